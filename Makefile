@@ -1,0 +1,68 @@
+# Needs Python 3.11 or later, pip and make.  Another interpreter: make book PYTHON=python3.12
+
+PYTHON ?= python3
+CHROMIUM ?= chromium
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PEERS := .venv-peers
+PAGES_INSTALLED := $(VENV)/.installed-pages
+HTML := _build/html
+
+.PHONY: help book test lab execute lint pages peers clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make book      build the book, and print where to open it"
+	@echo "make test      run every cell and every test"
+	@echo "make lab       open the chapters in JupyterLab"
+	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
+	@echo "make lint      check the style of package, tests, tools and chapters"
+	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
+	@echo "make peers     compute the reference of other libraries again, in an environment of its own"
+	@echo "make clean     remove the built pages and the environment"
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "This book needs Python 3.11 or later as '$(PYTHON)'; name another one with PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(PAGES_INSTALLED): requirements-pages.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-pages.txt
+	@touch $@
+
+book: $(INSTALLED)
+	@echo "Building the book"
+	@$(BIN)/jupyter-book build --all -n -W --keep-going --quiet . > /dev/null
+	@echo "The book is built.  Open file://$(CURDIR)/$(HTML)/index.html"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --quiet
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab --notebook-dir=book
+
+execute: $(INSTALLED)
+	$(BIN)/python tools/execute.py $(NB)
+	$(BIN)/python tools/picture.py
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+peers: $(PEERS)/.installed
+	$(PEERS)/bin/python tests/peers/make_reference.py
+
+$(PEERS)/.installed: tests/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+pages: book $(PAGES_INSTALLED)
+	$(BIN)/python tools/browse.py $(HTML) --chromium $(CHROMIUM) $(if $(SHOTS),--screenshots $(SHOTS))
+
+clean:
+	rm -rf $(VENV) $(PEERS) _build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,97 @@
+"""Action distributions, as functions of one tensor of parameters.
+
+A policy maps an observation to such a tensor; a rollout stores it; the KL divergence of two
+policies is a function of two of them.  Plain functions and no objects: they run in the inner
+loop of the trainer.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ppo_lib.validate import require, same_shape
+
+
+class Categorical:
+    """A choice among A actions.  ``params``: logits ``[..., A]``; actions: ``[...]`` int64."""
+
+    @staticmethod
+    def sample(params: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an action from each distribution, ``[...]`` int64."""
+        probs = params.softmax(-1).reshape(-1, params.shape[-1])
+        drawn = torch.multinomial(probs, 1, generator=generator)
+        return drawn.reshape(params.shape[:-1])
+
+    @staticmethod
+    def mode(params: Tensor) -> Tensor:
+        """The most probable action, ``[...]`` int64; the first of several."""
+        return params.argmax(-1)
+
+    @staticmethod
+    def log_prob(params: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), ``[...]``."""
+        _check_actions(actions, params.shape[:-1])
+        return params.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def entropy(params: Tensor) -> Tensor:
+        """H = -Σ_a π(a) log π(a) in nats, ``[...]``, from 0 to log A."""
+        log_probs = params.log_softmax(-1)
+        return -(log_probs.exp() * log_probs).sum(-1)
+
+    @staticmethod
+    def kl(old_params: Tensor, params: Tensor) -> Tensor:
+        """KL(old ‖ new) = Σ_a π_old(a) log(π_old(a) / π_new(a)) in nats, ``[...]``."""
+        same_shape(old_params=old_params, params=params)
+        old_log_probs = old_params.log_softmax(-1)
+        return (old_log_probs.exp() * (old_log_probs - params.log_softmax(-1))).sum(-1)
+
+
+class DiagonalGaussian:
+    """D independent normal numbers.
+
+    ``params``: ``[..., 2 D]``, the D means, then the D logarithms of the standard deviations;
+    actions: ``[..., D]``, as drawn and never clipped.
+    """
+
+    @staticmethod
+    def sample(params: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an action from each distribution, ``[..., D]``."""
+        mean, log_std = params.chunk(2, dim=-1)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + log_std.exp() * noise
+
+    @staticmethod
+    def mode(params: Tensor) -> Tensor:
+        """The mean, ``[..., D]``."""
+        return params.chunk(2, dim=-1)[0]
+
+    @staticmethod
+    def log_prob(params: Tensor, actions: Tensor) -> Tensor:
+        """The logarithm of the density, summed over the D numbers, ``[...]``."""
+        mean, log_std = params.chunk(2, dim=-1)
+        _check_actions(actions, mean.shape)
+        z = (actions - mean) / log_std.exp()
+        return -(0.5 * z**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    @staticmethod
+    def entropy(params: Tensor) -> Tensor:
+        """Σ_d (log σ_d + ½ log 2πe) in nats, ``[...]``; below 0 for a narrow one."""
+        _, log_std = params.chunk(2, dim=-1)
+        return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    @staticmethod
+    def kl(old_params: Tensor, params: Tensor) -> Tensor:
+        """KL(old ‖ new) in nats, ``[...]``, summed over the D numbers."""
+        same_shape(old_params=old_params, params=params)
+        old_mean, old_log_std = old_params.chunk(2, dim=-1)
+        mean, log_std = params.chunk(2, dim=-1)
+        spread = (2 * (old_log_std - log_std)).exp()
+        shift = ((old_mean - mean) / log_std.exp()) ** 2
+        return (log_std - old_log_std + 0.5 * (spread + shift - 1)).sum(-1)
+
+
+def _check_actions(actions: Tensor, expected: torch.Size) -> None:
+    found = tuple(actions.shape)
+    require(found == tuple(expected), f"actions has shape {found}, expected {tuple(expected)}")

@@ -1,0 +1,135 @@
+"""The book's figures: one style, one set of colours, and the drawing of the ridge."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+from torch import Tensor
+
+from ppo_lib.mdp import MDP
+
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#8a8a8a"
+#: Sizes in inches; at 100 dots an inch a wide figure fills the text column.
+WIDE = (7.0, 3.2)
+SQUARE = (4.2, 4.2)
+
+_MOVES = {"left": (-1, 1), "up": (0, 1), "right": (1, 1)}
+
+
+def set_style() -> None:
+    """Set matplotlib's defaults for every figure of the book."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": WIDE,
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=COLORS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def draw_ridge(
+    mdp: MDP,
+    *,
+    axes: Axes | None = None,
+    policy: Tensor | None = None,
+    values: Tensor | None = None,
+    title: str = "",
+) -> Axes:
+    """Draw the world as a grid, climbing from bottom to top.
+
+    Args:
+        mdp: a world whose states have cells.
+        axes: where to draw; a new figure without it.
+        policy: ``[S, A]`` probabilities, drawn as arrows whose width is the probability.
+        values: ``[S]``, written into the cells instead of the rewards.
+        title: above the drawing.
+    """
+    axes = axes or plt.figure(figsize=SQUARE).add_subplot()
+    rewards = mdp.reward.amax((0, 1))
+    for s, (row, column) in enumerate(mdp.cells):
+        start = bool(mdp.start[s] > 0)
+        paid = float(rewards[s])
+        face = "#fdf0d5" if paid else "#eef2f6"
+        axes.add_patch(
+            FancyBboxPatch(
+                (column - 0.4, row - 0.36),
+                0.8,
+                0.72,
+                boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor="#dbe9f4" if start else face,
+                edgecolor="#5b6770",
+                linewidth=2.0 if mdp.terminal[s] else 1.0,
+            )
+        )
+        text = f"+{paid:g}" if paid else ("start" if start else "")
+        if values is not None:
+            text = f"{float(values[s]):.2f}"
+        axes.text(column, row - 0.02, text, ha="center", va="center", fontsize=11, zorder=3)
+        if policy is not None and not mdp.terminal[s]:
+            _draw_arrows(axes, mdp, row, column, policy[s])
+    rows = [row for row, _ in mdp.cells]
+    for x in (-0.62, 2.62):
+        axes.plot([x, x], [0.5, max(rows) + 0.5], color=COLORS[1], linestyle=":", linewidth=2)
+        axes.text(x, 0.25, "drop", ha="center", va="center", fontsize=9, color=COLORS[1])
+    axes.set(xlim=(-0.95, 2.95), ylim=(-0.5, max(rows) + 0.6), title=title)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    return axes
+
+
+def _draw_arrows(axes: Axes, mdp: MDP, row: int, column: int, probs: Tensor) -> None:
+    for name, prob in zip(mdp.actions, probs.tolist(), strict=True):
+        if prob < 0.02:
+            continue
+        dx, dy = _MOVES[name]
+        axes.annotate(
+            "",
+            xy=(column + 0.42 * dx, row + 0.30 * dy + 0.34),
+            xytext=(column + 0.2 * dx, row + 0.30),
+            arrowprops={"arrowstyle": "-|>", "color": COLORS[0], "lw": 0.4 + 3.2 * prob},
+            zorder=4,
+        )
+
+
+def plot_runs(
+    axes: Axes,
+    steps: Sequence[float] | np.ndarray,
+    runs: np.ndarray,
+    label: str,
+    **kwargs: Any,
+) -> None:
+    """Draw several runs as the line of their median and the band from the worst to the best.
+
+    Args:
+        axes: where to draw.
+        steps: ``[P]``, the horizontal axis.
+        runs: ``[seeds, P]``.
+        label: for the legend.
+        kwargs: passed to the line.
+    """
+    (line,) = axes.plot(steps, np.median(runs, axis=0), label=label, **kwargs)
+    low, high = runs.min(axis=0), runs.max(axis=0)
+    axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def show_source(*functions: Callable[..., object] | type) -> Markdown:
+    """The source of functions or classes, from the library as it is now."""
+    sources = (inspect.getsource(function).rstrip() for function in functions)
+    return Markdown("```python\n" + "\n\n\n".join(sources) + "\n```")

@@ -1,0 +1,78 @@
+"""What training leaves behind: a row for every update, to be read, drawn or compared."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppo_lib.rollout import Rollout
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class History:
+    """Rows of numbers, one an update; ``history["approx_kl"]`` is a column.
+
+    Columns: ``env_steps`` so far; ``policy_loss``, ``value_loss``, ``entropy``, ``approx_kl``,
+    ``clip_fraction`` and ``grad_norm`` (before it was scaled down), each the mean over the
+    update's gradient steps; ``explained_variance`` of the critic before the update;
+    ``learning_rate``; ``steps_per_second``; ``episode_return`` and ``episode_length``, the means
+    of the episodes that ended while the data was collected, NaN if none did.
+
+    Attributes:
+        rows: one dictionary an update.
+        episodes: for every episode that ended, (environment steps at the end of its rollout,
+            return, length).
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.episodes: list[tuple[int, float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One column, ``[updates]`` float64."""
+        if self.rows and name not in self.rows[0]:
+            raise KeyError(f"name is {name!r}, expected one of {sorted(self.rows[0])}")
+        return np.array([row[name] for row in self.rows], dtype=np.float64)
+
+    def append(self, row: dict[str, float], rollout: Rollout) -> None:
+        """Add an update's row, and the episodes that ended in its rollout."""
+        returns, lengths = rollout.episode_returns, rollout.episode_lengths
+        ended = [
+            (int(row["env_steps"]), r, n)
+            for r, n in zip(returns.tolist(), lengths.tolist(), strict=True)
+        ]
+        self.episodes += ended
+        nothing = float("nan")
+        means = {
+            "episode_return": returns.mean().item() if ended else nothing,
+            "episode_length": lengths.double().mean().item() if ended else nothing,
+        }
+        self.rows.append(row | means)
+
+    def recent_return(self, episodes: int = 20) -> float:
+        """The mean return of the last episodes that ended; NaN before the first."""
+        recent = [r for _, r, _ in self.episodes[-episodes:]]
+        return float(np.mean(recent)) if recent else float("nan")
+
+    def plot(self) -> "Figure":
+        """Draw the columns that tell how training went, against environment steps."""
+        from matplotlib.figure import Figure
+
+        columns = [
+            ("episode_return", "episode return"),
+            ("explained_variance", "explained variance"),
+            ("entropy", "entropy (nats)"),
+            ("approx_kl", "approximate KL (nats)"),
+            ("clip_fraction", "clip fraction"),
+            ("value_loss", "value loss"),
+        ]
+        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        for axes, (name, title) in zip(figure.subplots(2, 3).flat, columns, strict=True):
+            axes.plot(self["env_steps"], self[name])
+            axes.set_title(title)
+            axes.set_xlabel("environment steps")
+        return figure

@@ -1,0 +1,222 @@
+"""Objectives: the losses that a policy gradient, PPO and its critic descend.
+
+Losses are scalars to be minimised.  Log-probabilities, advantages and values of one call have
+one shape, so that ``[B]`` and ``[B, 1]`` can never be broadcast to ``[B, B]`` unseen.
+"""
+
+import torch
+from torch import Tensor
+
+from ppo_lib.validate import require, same_shape
+
+
+def policy_gradient_loss(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """-1/N Σ_n Σ_t w^n_t log π_θ(a^n_t | s^n_t): its gradient is minus eq-b12.
+
+    The sum over time is a sum and the mean is over trajectories.
+
+    Args:
+        log_probs: ``[T, N]``, log π_θ(a_t | s_t).
+        weights: ``[T, N]``, what stands for the return: R(τ), a reward-to-go, an advantage;
+            0 after the end of a trajectory.  No gradient flows through it.
+
+    Returns:
+        The loss, a scalar.
+    """
+    same_shape(log_probs=log_probs, weights=weights)
+    require(log_probs.ndim == 2, f"log_probs has shape {tuple(log_probs.shape)}, expected [T, N]")
+    return -(weights.detach() * log_probs).sum(dim=0).mean()
+
+
+def importance_ratio(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """ρ(θ) = π_θ(a | s) / π_θ'(a | s) (eq-e8), from the difference of the logarithms.
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s), the same shape.  No gradient flows through it.
+    """
+    same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
+    return (log_probs - old_log_probs.detach()).exp()
+
+
+def effective_sample_size(ratios: Tensor) -> float:
+    """(Σ w)² / Σ w² (eq-e6): how many equally weighted samples are worth as much as these.
+
+    Args:
+        ratios: importance weights w, any shape, not negative and not all 0.
+
+    Returns:
+        From 1, where one sample outweighs all others, to the number of samples.
+    """
+    require(bool((ratios >= 0).all()), "ratios holds a negative weight")
+    total = ratios.sum().item()
+    require(total > 0, f"ratios sum to {total}, expected more than 0")
+    return total**2 / (ratios**2).sum().item()
+
+
+def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """-mean(ρ(θ) Â) (eq-e10), over all steps given.
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s) of the policy that drew the actions, the same shape.
+        advantages: Â of the old policy, the same shape.
+
+    Returns:
+        The loss, a scalar.
+    """
+    same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    return -(importance_ratio(log_probs, old_log_probs) * advantages.detach()).mean()
+
+
+def clipped_surrogate_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
+) -> tuple[Tensor, dict[str, float]]:
+    """-mean(min(ρ Â, clip(ρ, 1-ε, 1+ε) Â)) (eq-e13; arXiv:1707.06347, equation 7).
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s), the same shape.
+        advantages: Â of the old policy, the same shape.
+        clip_range: ε, above 0.
+
+    Returns:
+        The loss, a scalar, and ``{"approx_kl", "clip_fraction"}``: the k3 estimate of
+        KL(π_θ' ‖ π_θ) and the share of steps whose ratio lies outside [1-ε, 1+ε].
+    """
+    require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
+    same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    ratio = importance_ratio(log_probs, old_log_probs)
+    advantages = advantages.detach()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    loss = -torch.min(ratio * advantages, clipped * advantages).mean()
+    with torch.no_grad():
+        info = {
+            "approx_kl": kl_k3(log_probs, old_log_probs).mean().item(),
+            "clip_fraction": ((ratio - 1).abs() > clip_range).double().mean().item(),
+        }
+    return loss, info
+
+
+def kl_penalty_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, kl: Tensor, *, kl_coef: float
+) -> Tensor:
+    """-mean(ρ Â) + β mean(KL) (eq-e12; arXiv:1707.06347, equation 8).
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s), the same shape.
+        advantages: Â of the old policy, the same shape.
+        kl: KL(π_θ'(· | s) ‖ π_θ(· | s)) of every state, the same shape; gradients flow through it.
+        kl_coef: β, at least 0.
+
+    Returns:
+        The loss, a scalar.
+    """
+    require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
+    same_shape(log_probs=log_probs, kl=kl)
+    return surrogate_loss(log_probs, old_log_probs, advantages) + kl_coef * kl.mean()
+
+
+def adapt_kl_coef(kl_coef: float, kl: float, *, kl_target: float) -> float:
+    """The next β: halved if KL < target / 1.5, doubled if KL > 1.5 target (arXiv:1707.06347, §4).
+
+    Args:
+        kl_coef: β, at least 0.
+        kl: the mean KL(π_θ' ‖ π_θ) after an update, at least 0.
+        kl_target: d_targ, above 0.
+    """
+    require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
+    require(kl >= 0, f"kl is {kl}, expected a number of at least 0")
+    require(kl_target > 0, f"kl_target is {kl_target}, expected a number above 0")
+    if kl < kl_target / 1.5:
+        return kl_coef / 2
+    if kl > kl_target * 1.5:
+        return kl_coef * 2
+    return kl_coef
+
+
+def value_loss(
+    values: Tensor,
+    returns: Tensor,
+    old_values: Tensor | None = None,
+    *,
+    clip_range: float | None = None,
+) -> Tensor:
+    """Half the mean squared error of the critic, whose minimum is the mean return (eq-d2).
+
+    Args:
+        values: V_φ(s), any shape.
+        returns: what V_φ is trained towards, the same shape.  No gradient flows through it.
+        old_values: V_φ(s) when the data was collected, the same shape; only with ``clip_range``.
+        clip_range: if given, the error of V_φ clipped to ``old_values ± clip_range`` is taken
+            wherever it is the larger one, as in OpenAI's baselines.
+
+    Returns:
+        The loss, a scalar.
+    """
+    same_shape(values=values, returns=returns)
+    require(
+        (old_values is None) == (clip_range is None),
+        "old_values and clip_range go together: give both or neither",
+    )
+    error = (values - returns.detach()) ** 2
+    if old_values is not None and clip_range is not None:
+        require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
+        same_shape(values=values, old_values=old_values)
+        old_values = old_values.detach()
+        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        error = torch.max(error, (clipped - returns.detach()) ** 2)
+    return 0.5 * error.mean()
+
+
+def kl_k1(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """-log ρ: an unbiased estimate of KL(π_θ' ‖ π_θ) a step, when π_θ' drew the actions.
+
+    This and the next two are Schulman's estimators, "Approximating KL divergence" (2020).
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s), the same shape.
+    """
+    same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
+    return old_log_probs - log_probs
+
+
+def kl_k2(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """(log ρ)² / 2: never negative and of low variance, but biased; arguments as `kl_k1`."""
+    return kl_k1(log_probs, old_log_probs) ** 2 / 2
+
+
+def kl_k3(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    """ρ - 1 - log ρ: unbiased and never negative; arguments as `kl_k1`."""
+    log_ratio = -kl_k1(log_probs, old_log_probs)
+    return log_ratio.expm1() - log_ratio
+
+
+def normalize_advantages(advantages: Tensor) -> Tensor:
+    """Advantages less their mean, over their standard deviation; one alone is left as it is.
+
+    Args:
+        advantages: any shape.  A single number has no spread to divide by, and less its mean
+            it would be 0: a minibatch of one would teach nothing.
+    """
+    if advantages.numel() < 2:
+        return advantages
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for a constant one.
+
+    Args:
+        values: V_φ(s), any shape.
+        returns: what followed, the same shape.
+
+    Returns:
+        At most 1; NaN where all returns are equal or there is one alone: nothing to explain.
+    """
+    same_shape(values=values, returns=returns)
+    if returns.numel() < 2 or bool((returns == returns.flatten()[0]).all()):
+        return float("nan")
+    return 1 - (returns - values).var().item() / returns.var().item()

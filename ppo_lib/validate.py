@@ -1,0 +1,25 @@
+"""Refusals: every wrong argument is named, with its value and what would be right."""
+
+from torch import Tensor
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def in_unit_interval(name: str, value: float) -> None:
+    """Refuse a number outside [0, 1], NaN included."""
+    require(0.0 <= value <= 1.0, f"{name} is {value}, expected a number in [0, 1]")
+
+
+def same_shape(**tensors: Tensor) -> None:
+    """Refuse tensors whose shapes differ from the first one's: nothing is ever broadcast."""
+    (first, reference), *others = tensors.items()
+    for name, tensor in others:
+        require(
+            tensor.shape == reference.shape,
+            f"{name} has shape {tuple(tensor.shape)}, "
+            f"expected {tuple(reference.shape)} as {first} has",
+        )

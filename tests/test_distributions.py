@@ -1,0 +1,122 @@
+"""Action distributions, against torch.distributions."""
+
+import pytest
+import torch
+
+from ppo_lib.distributions import Categorical, DiagonalGaussian
+
+SHAPES = [(), (4,), (3, 2), (2, 3, 2)]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_params(shape, size, seed=0):
+    return torch.randn(*shape, size, generator=generator(seed), dtype=torch.float64)
+
+
+def reference(dist, params):
+    if dist is Categorical:
+        return torch.distributions.Categorical(logits=params)
+    mean, log_std = params.chunk(2, -1)
+    return torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1)
+
+
+@pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_log_prob_entropy_and_kl_equal_those_of_torch(dist, shape):
+    old, new = random_params(shape, 6, seed=1), random_params(shape, 6, seed=2)
+    actions = dist.sample(old, generator())
+    expected = reference(dist, old)
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(dist.log_prob(old, actions), expected.log_prob(actions), **close)
+    torch.testing.assert_close(dist.entropy(old), expected.entropy(), **close)
+    kl = torch.distributions.kl_divergence(expected, reference(dist, new))
+    torch.testing.assert_close(dist.kl(old, new), kl, **close)
+    torch.testing.assert_close(dist.kl(old, old), torch.zeros(shape).double(), **close)
+
+
+@pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
+def test_gradients_equal_those_of_torch(dist):
+    params = random_params((5,), 4).requires_grad_()
+    actions = dist.sample(params.detach(), generator())
+    expected = reference(dist, params)
+    for found, right in [
+        (dist.log_prob(params, actions), expected.log_prob(actions)),
+        (dist.entropy(params), expected.entropy()),
+    ]:
+        gradients = [
+            torch.autograd.grad(x.sum(), params, retain_graph=True) for x in (found, right)
+        ]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_samples_and_modes_have_the_shape_of_the_batch(shape):
+    params = random_params(shape, 6)
+    for actions in (Categorical.sample(params, generator()), Categorical.mode(params)):
+        assert actions.shape == shape
+        assert actions.dtype == torch.int64
+    for actions in (DiagonalGaussian.sample(params, generator()), DiagonalGaussian.mode(params)):
+        assert actions.shape == (*shape, 3)
+        assert actions.dtype == params.dtype
+
+
+def test_modes_of_literals():
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 2.0]])
+    assert Categorical.mode(logits).tolist() == [1, 0]
+    params = torch.tensor([[0.5, -2.0, 7.0, 8.0]])
+    assert DiagonalGaussian.mode(params).tolist() == [[0.5, -2.0]]
+
+
+def test_categorical_frequencies_are_the_probabilities():
+    probs = torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.5, 0.0]])
+    n = 20_000
+    drawn = Categorical.sample(probs.log().expand(n, 2, 3), generator())
+    for column in range(2):
+        frequencies = torch.bincount(drawn[:, column], minlength=3) / n
+        margin = 5 * (probs[column] * (1 - probs[column]) / n).sqrt()
+        assert ((frequencies - probs[column]).abs() <= margin).all()
+
+
+def test_gaussian_samples_have_its_mean_its_spread_and_no_correlation():
+    n = 20_000
+    mean, std = torch.tensor([3.0, -1.0]).double(), torch.tensor([0.5, 2.0]).double()
+    drawn = DiagonalGaussian.sample(torch.cat([mean, std.log()]).expand(n, 4), generator())
+    z = (drawn - mean) / std
+    # Of standard normal numbers: mean 0 ± 1/√n, mean square 1 ± √(2/n), mean product 0 ± 1/√n.
+    assert (z.mean(0).abs() < 5 / n**0.5).all()
+    assert ((z**2).mean(0) - 1).abs().max() < 5 * (2 / n) ** 0.5
+    assert z.prod(-1).mean().abs() < 5 / n**0.5
+
+
+@pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
+def test_the_generator_alone_decides_what_is_drawn(dist):
+    params = random_params((50,), 6)
+    torch.manual_seed(1)
+    first = dist.sample(params, generator(3))
+    torch.manual_seed(2)
+    assert torch.equal(dist.sample(params, generator(3)), first)
+    assert not torch.equal(dist.sample(params, generator(4)), first)
+
+
+@pytest.mark.parametrize(
+    ("dist", "actions", "message"),
+    [
+        (Categorical, torch.zeros(4, 1).long(), r"actions has shape \(4, 1\), expected \(4,\)"),
+        (Categorical, torch.zeros(1).long(), r"actions has shape \(1,\), expected \(4,\)"),
+        (DiagonalGaussian, torch.zeros(4), r"actions has shape \(4,\), expected \(4, 3\)"),
+        (DiagonalGaussian, torch.zeros(4, 1), r"actions has shape \(4, 1\), expected \(4, 3\)"),
+        (DiagonalGaussian, torch.zeros(3), r"actions has shape \(3,\), expected \(4, 3\)"),
+    ],
+)
+def test_actions_of_another_shape_are_refused(dist, actions, message):
+    with pytest.raises(ValueError, match=message):
+        dist.log_prob(torch.zeros(4, 6), actions)
+
+
+@pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
+def test_the_kl_of_two_shapes_is_refused(dist):
+    with pytest.raises(ValueError, match=r"params has shape \(4, 1, 6\), expected \(4, 6\)"):
+        dist.kl(torch.zeros(4, 6), torch.zeros(4, 1, 6))

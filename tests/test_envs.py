@@ -1,0 +1,113 @@
+"""The exact world as an environment that is sampled."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from ppo_lib.envs import MDPEnv, make_envs
+from ppo_lib.mdp import MDP, ridge
+
+
+def test_gymnasium_finds_no_fault_with_it():
+    check_env(gym.make("ppo_lib/Ridge-v0").unwrapped, skip_render_check=True)
+
+
+def test_what_is_sampled_is_what_the_transition_matrix_says():
+    env, world = MDPEnv(ridge()), ridge()
+    counts = torch.zeros(14, 3, 14, dtype=torch.float64)
+    state, _ = env.reset(seed=0)
+    for action in np.random.default_rng(0).integers(3, size=15_000):
+        following, reward, terminated, truncated, _ = env.step(action)
+        counts[state, action, following] += 1
+        assert reward == world.reward[state, action, following]
+        assert terminated == world.terminal[following]
+        assert not truncated
+        state = env.reset()[0] if terminated else following
+    n = counts.sum(-1, keepdim=True)
+    assert (n[~world.terminal] > 100).all()
+    assert (n[world.terminal] == 0).all()
+    p = world.transition[~world.terminal]
+    n = n[~world.terminal]
+    # Five standard errors, and nothing at all where the probability is 0.
+    margin = 5 * (p * (1 - p) / n).sqrt()
+    assert ((counts[~world.terminal] / n - p).abs() <= margin).all()
+
+
+def test_the_first_state_is_drawn_from_the_start_distribution():
+    world = MDP(
+        states=("a", "b", "c", "end"),
+        actions=("go",),
+        start=torch.tensor([0.2, 0.0, 0.8, 0.0], dtype=torch.float64),
+        transition=torch.tensor([[[0, 0, 0, 1.0]]] * 3 + [[[0] * 4]], dtype=torch.float64),
+        reward=torch.zeros(4, 1, 4, dtype=torch.float64),
+        terminal=torch.tensor([False, False, False, True]),
+    )
+    env = MDPEnv(world)
+    drawn = [env.reset(seed=0)[0]] + [env.reset()[0] for _ in range(1999)]
+    assert set(drawn) == {0, 2}
+    # The standard error of the share is √(0.2 · 0.8 / 2000) = 0.0089.
+    assert abs(drawn.count(0) / 2000 - 0.2) < 0.045
+
+
+def test_without_slip_an_episode_is_what_the_actions_say():
+    env = gym.make("ppo_lib/Ridge-v0", slip=0.0)
+    names = env.unwrapped.mdp.states
+    assert names[env.reset(seed=0)[0]] == "start"
+    # left, up, right, left: 1L, 2L, 3M, 4L.
+    steps = [env.step(action) for action in (0, 1, 2, 0)]
+    assert [names[state] for state, *_ in steps] == ["1L", "2L", "3M", "4L"]
+    assert [reward for _, reward, *_ in steps] == [2.0, 0.0, 0.0, 10.0]
+    assert [terminated for _, _, terminated, *_ in steps] == [False, False, False, True]
+
+
+def test_one_seed_gives_the_same_episodes():
+    def episode(seed):
+        env = gym.make("ppo_lib/Ridge-v0", slip=0.9)
+        states = [env.reset(seed=seed)[0]]
+        while True:
+            state, _, terminated, _, _ = env.step(1)
+            states.append(state)
+            if terminated:
+                return states
+
+    assert episode(3) == episode(3)
+    assert len({tuple(episode(seed)) for seed in range(20)}) > 5
+
+
+@pytest.mark.parametrize("action", [3, -1, 1.0, "up"])
+def test_an_action_that_is_none_is_refused(action):
+    env = MDPEnv(ridge())
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"action is .*, expected an integer from 0 to 2"):
+        env.step(action)
+
+
+def test_a_slip_that_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match="slip is 2, expected"):
+        gym.make("ppo_lib/Ridge-v0", slip=2)
+
+
+def test_make_envs_makes_as_many_as_asked_and_passes_arguments_on():
+    envs = make_envs("ppo_lib/Ridge-v0", 3, slip=0.5)
+    assert envs.num_envs == 3
+    assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
+    # Up from the start: the middle with probability 1 - 0.5, either side with 0.25.
+    p = envs.envs[2].unwrapped.mdp.transition[0, 1]
+    assert p[1:4].tolist() == pytest.approx([0.25, 0.5, 0.25])
+
+
+@pytest.mark.parametrize("num_envs", [0, -1])
+def test_no_environment_at_all_is_refused(num_envs):
+    with pytest.raises(ValueError, match=f"num_envs is {num_envs}, expected at least 1"):
+        make_envs("CartPole-v1", num_envs)
+
+
+def test_a_step_after_the_end_is_refused():
+    env = gym.make("ppo_lib/Ridge-v0").unwrapped
+    env.reset(seed=0)
+    while not env.step(1)[2]:
+        pass
+    with pytest.raises(ValueError, match=r"^state is .*over: call reset"):
+        env.step(1)

@@ -1,0 +1,416 @@
+"""The trainer: what it refuses, that it repeats itself to the bit, and that it learns."""
+
+import dataclasses
+import inspect
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.wrappers import FlattenObservation
+
+from ppo_lib import PPO, History, PPOConfig, evaluate
+from ppo_lib.policies import CategoricalPolicy, GaussianPolicy
+from ppo_lib.ppo import make_networks, minibatches
+
+SMALL = PPOConfig(
+    total_steps=128, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
+)
+
+
+BOX, TWO = Box(-2, 2, (1,)), Discrete(2)
+
+
+class Constant(gym.Env):
+    """Always the same observation; a step pays 1, and ``dies`` says when the world ends."""
+
+    def __init__(self, dies=0, obs=BOX, action=TWO):
+        self.observation_space, self.action_space, self.dies = obs, action, dies
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.count = 0
+        return np.ones(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        assert self.action_space.contains(action)
+        return np.ones(1, dtype=np.float32), 1.0, self.count == self.dies, False, {}
+
+
+class Bandit(Constant):
+    """One step an episode; -(a - 1/2)² is best at a = 1/2."""
+
+    def __init__(self):
+        super().__init__(dies=1, action=BOX)
+
+    def step(self, action):
+        obs, _, *ends = super().step(action)
+        return obs, -float((action[0] - 0.5) ** 2), *ends
+
+
+gym.register("tests/Limited-v0", Constant, max_episode_steps=5)
+gym.register("tests/Constant-v0", Constant)
+gym.register("tests/Bandit-v0", Bandit)
+
+
+def learned(config=SMALL, env_id="CartPole-v1"):
+    trainer = PPO(env_id, config)
+    trainer.learn()
+    return trainer
+
+
+def assert_same_bits(first, second):
+    for network in ("policy", "critic"):
+        a, b = (getattr(trainer, network).state_dict() for trainer in (first, second))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert len(first.history) == len(second.history)
+    for name in set(first.history.rows[0]) - {"steps_per_second"}:
+        np.testing.assert_array_equal(first.history[name], second.history[name], name)
+    assert first.history.episodes == second.history.episodes
+
+
+# ------------------------------------------------------------------ the configuration
+
+NAN, INF = float("nan"), float("inf")
+REFUSED = {
+    "total_steps": [0, -1, 1e5, "many", True, 511],
+    "num_envs": [0, -1, 8.0, None, True],
+    "num_steps": [0, -1, 64.0],
+    "num_epochs": [0, -1, 4.0],
+    "minibatch_size": [0, -1, 128.0, 513],
+    "learning_rate": [0, -1e-3, NAN, INF, "fast", None],
+    "anneal_learning_rate": [0, 1, None, "yes"],
+    "gamma": [-0.01, 1.01, NAN, "high", None],
+    "gae_lambda": [-0.01, 1.01, NAN, None],
+    "clip_range": [0, -0.2, NAN, INF, None],
+    "normalize_advantages": [0, 1, None],
+    "vf_coef": [-0.1, NAN, INF, None],
+    "ent_coef": [-0.1, NAN, INF, None],
+    "max_grad_norm": [0, -0.5, NAN, INF, None],
+    "hidden_sizes": [[64, 64], 64, (0,), (64, -1), (64.0,), (True,), None],
+    "seed": [-1, 0.0, None, True],
+}
+
+
+def test_every_field_has_values_that_are_refused():
+    assert list(REFUSED) == [field.name for field in dataclasses.fields(PPOConfig)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is ") as refusal:
+        PPOConfig(**{name: value})
+    assert str(refusal.value).startswith(f"{name} is {value!r}, expected ")
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {},
+        {"gamma": 0, "gae_lambda": 0, "vf_coef": 0, "ent_coef": 0},
+        {"gamma": 1.0, "gae_lambda": 1.0},
+        {"hidden_sizes": ()},
+        {"total_steps": 512, "minibatch_size": 512},
+        {"num_envs": 1, "num_steps": 2, "minibatch_size": 1, "total_steps": 2},
+    ],
+)
+def test_values_at_the_edge_are_taken(right):
+    assert dataclasses.asdict(PPOConfig(**right)).items() >= right.items()
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PPOConfig().gamma = 0.5
+
+
+def test_every_field_has_a_docstring():
+    source = inspect.getsource(PPOConfig)
+    for field in dataclasses.fields(PPOConfig):
+        _, line, rest = source.partition(f"\n    {field.name}: ")
+        assert line
+        assert rest.splitlines()[1].strip().startswith('"""'), field.name
+
+
+# ------------------------------------------------------------------ repeating itself
+
+
+def test_two_trainers_with_one_seed_are_the_same_to_the_bit():
+    config = dataclasses.replace(SMALL, total_steps=64)
+    first = learned(config)
+    torch.manual_seed(123)
+    state = torch.get_rng_state()
+    second = learned(config)
+    assert len(second.history) == 2
+    assert_same_bits(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_another_seed_gives_another_agent():
+    first, other = learned(), learned(dataclasses.replace(SMALL, seed=1))
+    assert not torch.equal(first.policy.net[0].weight, other.policy.net[0].weight)
+
+
+def test_training_that_a_callback_stopped_goes_on_to_the_same_bits():
+    stopped = PPO("CartPole-v1", SMALL)
+    calls = []
+
+    def at_the_second(trainer):
+        calls.append(trainer.env_steps)
+        return len(calls) == 2
+
+    assert stopped.learn(at_the_second) is stopped.history
+    assert calls == [32, 64]
+    assert (len(stopped.history), stopped.env_steps) == (2, 64)
+    stopped.learn()
+    assert (len(stopped.history), stopped.env_steps) == (4, 128)
+    assert_same_bits(stopped, learned())
+
+
+def test_training_that_is_over_does_nothing_more():
+    trainer = learned()
+    before = [p.clone() for p in trainer.parameters]
+    trainer.learn(lambda _: pytest.fail("an update after the end"))
+    assert len(trainer.history) == 4
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+
+
+# ------------------------------------------------------------------ updates
+
+
+def test_before_the_first_gradient_step_the_ratio_is_1():
+    whole = dataclasses.replace(SMALL, num_epochs=1, minibatch_size=32, clip_range=1e-4)
+    history = learned(whole).history
+    assert history["clip_fraction"].tolist() == [0.0] * 4
+    # Rows of a batch are summed in another order than one by one: rounding is all that is left.
+    assert np.abs(history["approx_kl"]).max() < 1e-11
+    later = learned(dataclasses.replace(whole, num_epochs=4)).history
+    assert (later["approx_kl"] > 1e-8).all()
+    assert later["clip_fraction"].max() > 0
+
+
+def test_the_learning_rate_falls_linearly_or_stays():
+    config = dataclasses.replace(SMALL, learning_rate=1e-3)
+    assert learned(config).history["learning_rate"].tolist() == pytest.approx(
+        [1e-3, 0.75e-3, 0.5e-3, 0.25e-3]
+    )
+    constant = dataclasses.replace(config, anneal_learning_rate=False)
+    assert learned(constant).history["learning_rate"].tolist() == [1e-3] * 4
+
+
+@pytest.mark.parametrize(("total_steps", "updates"), [(32, 1), (63, 1), (64, 2), (100, 3)])
+def test_total_steps_are_rounded_down_to_whole_updates(total_steps, updates):
+    trainer = learned(dataclasses.replace(SMALL, total_steps=total_steps))
+    assert len(trainer.history) == updates == trainer.config.num_updates
+    assert trainer.env_steps == 32 * updates
+    assert trainer.history["env_steps"].tolist() == [32 * (i + 1) for i in range(updates)]
+
+
+def test_the_entropy_bonus_and_the_value_weight_do_what_they_say():
+    config = dataclasses.replace(SMALL, total_steps=640)
+    base = learned(config)
+    spread = learned(dataclasses.replace(config, ent_coef=1.0))
+    assert spread.history["entropy"][-5:].mean() > base.history["entropy"][-5:].mean()
+    deaf = PPO("CartPole-v1", dataclasses.replace(config, vf_coef=0.0))
+    before = [p.clone() for p in deaf.critic.parameters()]
+    deaf.learn()
+    assert all(torch.equal(a, b) for a, b in zip(before, deaf.critic.parameters(), strict=True))
+
+
+def test_the_gradient_is_scaled_down_to_its_limit():
+    # One plain gradient step: as long as the limit, however long the gradient was.
+    config = dataclasses.replace(SMALL, num_epochs=1, minibatch_size=32, max_grad_norm=1e-3)
+    trainer = PPO("CartPole-v1", dataclasses.replace(config, total_steps=32))
+    trainer.optimizer = torch.optim.SGD(trainer.parameters, trainer.config.learning_rate)
+    before = [p.clone() for p in trainer.parameters]
+    history = trainer.learn()
+    moved = [(a - b).flatten() for a, b in zip(before, trainer.parameters, strict=True)]
+    assert history["grad_norm"][0] > 0.01
+    length = torch.cat(moved).norm().item() / trainer.config.learning_rate
+    assert length == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(12, 4), (10, 4), (5, 5), (3, 1)])
+def test_minibatches_hold_every_step_once(batch_size, size):
+    generator = torch.Generator().manual_seed(0)
+    first, second = (list(minibatches(batch_size, size, generator)) for _ in range(2))
+    for parts in (first, second):
+        assert sorted(torch.cat(parts).tolist()) == list(range(batch_size))
+        assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+        assert len(parts) == math.ceil(batch_size / size)
+    if batch_size > 5:
+        assert torch.cat(first).tolist() != torch.cat(second).tolist()
+
+
+# ------------------------------------------------------------------ history
+
+
+def test_history_has_the_documented_columns():
+    history = learned().history
+    columns = {
+        "env_steps",
+        "policy_loss",
+        "value_loss",
+        "entropy",
+        "approx_kl",
+        "clip_fraction",
+        "grad_norm",
+        "explained_variance",
+        "learning_rate",
+        "steps_per_second",
+        "episode_return",
+        "episode_length",
+    }
+    assert all(row.keys() == columns for row in history.rows)
+    assert columns == {name for name in columns if f"``{name}``" in History.__doc__}
+    for name in columns:
+        assert history[name].shape == (4,)
+        assert history[name].dtype == np.float64
+    with pytest.raises(KeyError, match="name is 'return', expected one of"):
+        history["return"]
+
+
+def test_history_of_episodes_of_known_length():
+    # Four environments with a limit of 5 and a reward of 1: in rollouts of 8 steps, cuts fall
+    # at steps 5, 10, 15, 20, … 30: in 1, 2, 1 and 2 of the rollouts' steps.
+    trainer = learned(SMALL, "tests/Limited-v0")
+    assert trainer.history["episode_return"].tolist() == [5.0] * 4
+    assert trainer.history["episode_length"].tolist() == [5.0] * 4
+    ended = [(32, 5.0, 5)] * 4 + [(64, 5.0, 5)] * 8 + [(96, 5.0, 5)] * 4 + [(128, 5.0, 5)] * 8
+    assert trainer.history.episodes == ended
+    assert trainer.history.recent_return() == 5.0
+
+
+def test_history_without_an_ended_episode_says_nan():
+    history = learned(SMALL, "tests/Constant-v0").history
+    assert np.isnan(history["episode_return"]).all()
+    assert math.isnan(history.recent_return())
+    assert history.episodes == []
+
+
+def test_history_is_drawn_in_six_panels_of_its_columns():
+    history = learned().history
+    figure = history.plot()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        "episode return",
+        "explained variance",
+        "entropy (nats)",
+        "approximate KL (nats)",
+        "clip fraction",
+        "value loss",
+    ]
+    (line,) = figure.axes[2].lines
+    assert line.get_xdata().tolist() == [32, 64, 96, 128]
+    assert line.get_ydata().tolist() == history["entropy"].tolist()
+
+
+# ------------------------------------------------------------------ environments
+
+
+def test_networks_fit_the_spaces():
+    generator = torch.Generator().manual_seed(0)
+    discrete = gym.make_vec("CartPole-v1", 1)
+    policy, critic = make_networks(discrete, (8,), generator)
+    assert isinstance(policy, CategoricalPolicy)
+    assert policy(torch.zeros(5, 4)).shape == (5, 2)
+    assert critic(torch.zeros(5, 4)).shape == (5,)
+    continuous, _ = make_networks(gym.make_vec("Pendulum-v1", 1), (8,), generator)
+    assert isinstance(continuous, GaussianPolicy)
+    assert continuous(torch.zeros(5, 3)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ({"obs": Discrete(3)}, r"observation_space is Discrete\(3\), expected .*FlattenObs"),
+        ({"obs": MultiDiscrete([2, 2])}, "observation_space is MultiDiscrete"),
+        ({"obs": Box(-1, 1, (2, 2))}, "observation_space is Box"),
+        ({"action": MultiDiscrete([2, 2])}, "action_space is MultiDiscrete"),
+        ({"action": Discrete(2, start=1)}, r"action_space is Discrete\(2, start=1\)"),
+    ],
+)
+def test_spaces_that_the_networks_do_not_fit_are_refused(spaces, message):
+    class Odd(Constant):
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed, options=options)
+            return self.observation_space.sample(), {}
+
+    gym.register("tests/Odd-v0", Odd)
+    try:
+        with pytest.raises(ValueError, match=message):
+            PPO("tests/Odd-v0", SMALL, **spaces)
+    finally:
+        del gym.registry["tests/Odd-v0"]
+
+
+def test_states_by_number_are_learned_from_when_flattened():
+    # The refusal of a Discrete says to do so; the features that it gives are integers.
+    trainer = PPO("ppo_lib/Ridge-v0", SMALL, wrappers=[FlattenObservation])
+    assert len(trainer.learn()) == 4
+
+
+# ------------------------------------------------------------------ learning
+
+
+def test_a_time_limit_is_not_a_death():
+    # Reward 1 for ever, γ = 0.9: V = 1 / (1 - 0.9) = 10, whenever the recording is cut.
+    # If the world does end after 5 steps, k of them are left with k = 1 to 5, and what V is
+    # trained towards is Σ_{j<k} (γλ)^j + γ (1-λ) V Σ_{j<k-1} (γλ)^j with γλ = 0.855.  The sums
+    # are 1, 1.855, 2.586, 3.211 and 3.745, so that V = 2.4795 + 0.0779 V = 2.689.
+    config = PPOConfig(
+        total_steps=1600,
+        num_envs=4,
+        num_steps=10,
+        minibatch_size=40,
+        num_epochs=8,
+        learning_rate=2e-2,
+        gamma=0.9,
+        gae_lambda=0.95,
+        max_grad_norm=100.0,
+        hidden_sizes=(8,),
+    )
+    values = {}
+    for env_id, arguments in {"tests/Limited-v0": {}, "tests/Constant-v0": {"dies": 5}}.items():
+        trainer = PPO(env_id, config, **arguments)
+        trainer.learn()
+        with torch.no_grad():
+            values[env_id] = trainer.critic(torch.ones(1)).item()
+    assert values["tests/Limited-v0"] == pytest.approx(10, abs=0.05)
+    assert values["tests/Constant-v0"] == pytest.approx(2.689, abs=0.02)
+
+
+def test_a_continuous_bandit_is_learned():
+    config = PPOConfig(
+        total_steps=4_000,
+        num_envs=16,
+        num_steps=8,
+        minibatch_size=64,
+        learning_rate=1e-2,
+        hidden_sizes=(8,),
+    )
+    trainer = learned(config, "tests/Bandit-v0")
+    with torch.no_grad():
+        mean, log_std = trainer.policy(torch.ones(1)).tolist()
+    assert mean == pytest.approx(0.5, abs=0.1)
+    assert math.exp(log_std) < 0.5
+    assert evaluate(trainer.policy, "tests/Bandit-v0", num_episodes=1, seed=0).item() > -0.01
+
+
+def test_cartpole_is_solved():
+    scores = []
+
+    def solved(trainer):
+        if trainer.env_steps % 5120 or trainer.history.recent_return() < 150:
+            return False
+        scores.append(evaluate(trainer.policy, "CartPole-v1", seed=1000).mean().item())
+        return scores[-1] >= 475
+
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=60_000))
+    trainer.learn(solved)
+    assert max(scores) >= 475, scores

@@ -1,0 +1,13 @@
+"""Draw the picture of the front page and of the README: ``python tools/picture.py``."""
+
+from pathlib import Path
+
+from ppo_lib.figures import draw_ridge, set_style
+from ppo_lib.mdp import ridge
+
+PICTURE = Path(__file__).resolve().parents[1] / "book" / "_static" / "ridge.png"
+
+if __name__ == "__main__":
+    set_style()
+    draw_ridge(ridge()).figure.savefig(PICTURE)
+    print(f"{PICTURE.name}: written")

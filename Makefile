@@ -18,6 +18,7 @@ help:
 	@echo "make test      run every cell and every test"
 	@echo "make lab       open the chapters in JupyterLab"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
+	@echo "make ladder    run the experiment of the chapters again, and store its curves (20 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
 	@echo "make peers     compute the reference of other libraries again, in an environment of its own"
@@ -47,7 +48,11 @@ lab: $(INSTALLED)
 
 execute: $(INSTALLED)
 	$(BIN)/python tools/execute.py $(NB)
+	$(BIN)/python tools/ledger.py
 	$(BIN)/python tools/picture.py
+
+ladder: $(INSTALLED)
+	$(BIN)/python tools/ladder.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

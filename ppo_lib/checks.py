@@ -47,8 +47,7 @@ def check_exact(
         CheckFailed: if the sides differ, a number is not finite, or a wrong formula passes.
         ValueError: if the shapes differ, a float is not float64, or nothing is rejected.
     """
-    _check_label(label)
-    require(len(rejects) > 0, f"rejects is {dict(rejects)}, expected at least one wrong formula")
+    _check_names(label, rejects)
     require(0 < tolerance < 1, f"tolerance is {tolerance}, expected a number in (0, 1)")
     expected = _float64("right", right)
     require(expected.numel() > 0, "right is empty, expected at least one number")
@@ -91,8 +90,7 @@ def check_estimate(
             wrong value is not too far.
         ValueError: if the shapes do not fit, there are too few samples, or nothing is rejected.
     """
-    _check_label(label)
-    require(len(rejects) > 0, f"rejects is {dict(rejects)}, expected at least one wrong value")
+    _check_names(label, rejects)
     require(samples.ndim >= 1, f"samples has shape {tuple(samples.shape)}, expected [n, …]")
     n = len(samples)
     require(n >= 100, f"samples holds {n} samples, expected at least 100")
@@ -126,8 +124,11 @@ def check_estimate(
     )
 
 
-def _check_label(label: str) -> None:
+def _check_names(label: str, rejects: Mapping[str, Number]) -> None:
     require(label.startswith("eq-"), f"label is {label!r}, expected one that starts with 'eq-'")
+    require(len(rejects) > 0, f"rejects is {dict(rejects)}, expected at least one wrong formula")
+    for name in rejects:
+        require(", " not in name, f"rejects names {name!r}, expected a name without a comma")
 
 
 def _float64(name: str, value: Number) -> Tensor:

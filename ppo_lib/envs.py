@@ -42,14 +42,12 @@ class MDPEnv(gym.Env[Any, Any]):
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         """Draw s_{t+1} from P(· | s_t, a_t) (eq-a5)."""
-        require(
-            not self._terminal[self._state],
-            f"state is {self.mdp.states[self._state]!r}, in which the episode is over: call reset",
-        )
-        require(
-            self.action_space.contains(action),
-            f"action is {action!r}, expected an integer from 0 to {self.action_space.n - 1}",
-        )
+        if self._terminal[self._state]:
+            name = self.mdp.states[self._state]
+            raise ValueError(f"state is {name!r}, in which the episode is over: call reset")
+        if not self.action_space.contains(action):
+            last = self.action_space.n - 1
+            raise ValueError(f"action is {action!r}, expected an integer from 0 to {last}")
         state = self._draw(self._transition[self._state, action])
         reward = float(self._reward[self._state, action, state])
         self._state = state

@@ -123,11 +123,11 @@ def adapt_kl_coef(kl_coef: float, kl: float, *, kl_target: float) -> float:
 
     Args:
         kl_coef: β, at least 0.
-        kl: the mean KL(π_θ' ‖ π_θ) after an update, at least 0.
+        kl: the mean KL(π_θ' ‖ π_θ) after an update, at least 0 but for rounding.
         kl_target: d_targ, above 0.
     """
     require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
-    require(kl >= 0, f"kl is {kl}, expected a number of at least 0")
+    require(kl > -1e-6, f"kl is {kl}, expected a number of at least 0")
     require(kl_target > 0, f"kl_target is {kl_target}, expected a number above 0")
     if kl < kl_target / 1.5:
         return kl_coef / 2

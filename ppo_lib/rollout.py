@@ -75,7 +75,7 @@ class Collector:
             actions = policy.dist.sample(params, generator)
             stepped = self.envs.step(env_actions(actions, self.envs))
             next_obs, rewards, terminated, truncated = stepped[:4]
-            _check_rewards(rewards)
+            _check_finite("reward", rewards)
             step = (
                 self._obs,
                 actions,
@@ -138,7 +138,7 @@ def play_episodes(
         dist = policy.dist
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
         obs, rewards, terminated, truncated, _ = envs.step(env_actions(actions, envs))
-        _check_rewards(rewards)
+        _check_finite("reward", rewards)
         steps.append((seen, actions, torch.tensor(rewards * playing), torch.tensor(playing)))
         ended = terminated | truncated
         playing &= ~ended
@@ -156,7 +156,7 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
     Returns:
         ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
     """
-    require(bool(np.isfinite(obs).all()), f"observation is {obs}, expected finite numbers")
+    _check_finite("observation", obs)
     return torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
 
 
@@ -189,5 +189,7 @@ def check_envs(envs: VectorEnv) -> None:
     )
 
 
-def _check_rewards(rewards: np.ndarray) -> None:
-    require(bool(np.isfinite(rewards).all()), f"reward is {rewards}, expected finite numbers")
+def _check_finite(name: str, array: np.ndarray) -> None:
+    # Not `require`: its message would be written, at every step, to be thrown away.
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is {array}, expected finite numbers")

@@ -1,0 +1,135 @@
+"""Write the page "Every equation, checked" from the ledger and what the chapters printed.
+
+Usage: ``python tools/ledger.py``; it reads ``book/ledger.toml`` and the stored outputs of the
+chapters, and writes ``book/ledger.md``.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+PAGE = BOOK / "ledger.md"
+VERDICT = re.compile(
+    r"✓ (?P<label>eq-[a-z0-9-]+) · (?P<kind>exact|estimate)"
+    r"(?: to (?P<tolerance>1e-\d\d)|, (?P<samples>\d+) samples, within (?P<errors>[\d.]+)"
+    r" standard errors) · rejects: (?P<rejects>.+)"
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of the source document, as a row of ``ledger.toml`` has it."""
+
+    id: str
+    label: str
+    chapter: int
+    says: str
+    function: str
+    loose: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one check printed."""
+
+    label: str
+    kind: str
+    held: str
+    rejects: tuple[str, ...]
+
+
+def statements() -> list[Statement]:
+    """The rows of the ledger, in the order of the source."""
+    rows = tomllib.loads((BOOK / "ledger.toml").read_text(encoding="utf-8"))["statement"]
+    return [Statement(**row) for row in rows]
+
+
+def chapters() -> dict[int, Path]:
+    """The notebooks, by the number in their names."""
+    return {int(path.name[:2]): path for path in sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))}
+
+
+def verdicts(path: Path) -> list[Verdict]:
+    """The verdicts that a chapter's cells have printed."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    outputs = [out for cell in cells for out in cell.outputs if out.output_type == "stream"]
+    lines = [line for out in outputs for line in out.text.splitlines()]
+    found = [match for line in lines if (match := VERDICT.fullmatch(line))]
+    return [
+        Verdict(
+            match["label"],
+            match["kind"],
+            f"to {match['tolerance']}" if match["tolerance"] else f"{match['errors']} s.e.",
+            tuple(match["rejects"].split(", ")),
+        )
+        for match in found
+    ]
+
+
+def unchecked() -> list[Statement]:
+    """The statements whose chapter printed no verdict for them."""
+    printed = {number: {v.label for v in verdicts(path)} for number, path in chapters().items()}
+    return [s for s in statements() if s.label not in printed.get(s.chapter, set())]
+
+
+def summary() -> str:
+    """How many of the statements are checked, in words."""
+    total = len(statements())
+    return f"{total - len(unchecked())} of {total} statements are checked"
+
+
+def title(path: Path) -> str:
+    """The title of a chapter."""
+    cells = nbformat.read(path, as_version=4).cells
+    return re.search(r"^# (.+)$", cells[0].source, re.MULTILINE)[1]
+
+
+def render() -> str:
+    """The page, as MyST Markdown."""
+    rows = statements()
+    printed = {number: verdicts(path) for number, path in chapters().items()}
+    every = [verdict for found in printed.values() for verdict in found]
+    wrong = sum(len(verdict.rejects) for verdict in every)
+    text = [
+        "# Every equation, checked",
+        "",
+        "This page is made from the ledger of the source document's statements"
+        " and from what the executed cells of the chapters printed.",
+        "An *exact* check compares both sides of an equation in 64-bit floating point; the number"
+        " is the largest difference allowed, relative to the largest number on the right.",
+        "An *estimate* compares the mean of samples with its exact value, and the number is the"
+        " distance allowed, in standard errors.",
+        "Under *wrong* stands how many wrong formulas the checks were given and told from the right"
+        " one.",
+        "",
+        f"**{summary()}**, by {len(every)} checks that reject {wrong} wrong formulas"
+        " (equations of our own included).",
+    ]
+    for number, path in chapters().items():
+        text += [
+            "",
+            f"## [{title(path)}]({path.name})",
+            "",
+            "| | equation | what it says | check | wrong | in the library |",
+            "|---|---|---|---|---|---|",
+        ]
+        for s in (s for s in rows if s.chapter == number):
+            own = [v for v in printed[number] if v.label == s.label]
+            kinds = "; ".join(sorted({f"{v.kind}, {v.held}" for v in own}, reverse=True))
+            rejected = len({name for v in own for name in v.rejects})
+            loose = f" *The source {s.loose}.*" if s.loose else ""
+            says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"
+            function = s.function.removeprefix("ppo_lib.")
+            text.append(
+                f"| {s.id} | {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | `{function}` |"
+            )
+    return "\n".join(text) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")
+    print(f"{PAGE.name}: written, {summary()}")

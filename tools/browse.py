@@ -199,19 +199,11 @@ class Browser:
         self.ask(SETTLED)
 
     def picture(self, stem: Path) -> None:
-        """Store the whole page as PNG, in slices that can be read."""
-        width, height = self.ask(
-            "[innerWidth, Math.max(innerHeight, document.scrollingElement.scrollHeight)]"
-        )
-        for i, top in enumerate(range(0, height, SLICE)):
-            box = {
-                "x": 0,
-                "y": top,
-                "width": width,
-                "height": min(SLICE, height - top),
-                "scale": 1,
-            }
-            shot = self.send("Page.captureScreenshot", clip=box, captureBeyondViewport=True)
+        """Store the whole page as PNG, one window after another, as a reader scrolls."""
+        window, page = self.ask("[innerHeight, document.scrollingElement.scrollHeight]")
+        for i, top in enumerate(range(0, page, window)):
+            self.ask(f"scrollTo({{top: {top}, behavior: 'instant'}}), {SETTLED}")
+            shot = self.send("Page.captureScreenshot")
             stem.with_name(f"{stem.name}-{i:02d}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
@@ -309,8 +301,8 @@ def main() -> int:
             if not arguments.screenshots:
                 continue
             for scheme in ("light", "dark"):
-                for kind, size in (("wide", WIDE), ("phone", PHONE)):
-                    browser.window(size, scheme)
+                for kind, (width, _) in (("wide", WIDE), ("phone", PHONE)):
+                    browser.window((width, SLICE), scheme)
                     browser.open(file.as_uri())
                     stem = name.removesuffix(".html").replace("/", "-")
                     browser.picture(arguments.screenshots / f"{stem}-{kind}-{scheme}")

@@ -75,4 +75,5 @@ class History:
             axes.plot(self["env_steps"], self[name])
             axes.set_title(title)
             axes.set_xlabel("environment steps")
+            axes.locator_params(axis="x", nbins=4)
         return figure

@@ -63,7 +63,10 @@ def verdicts(path: Path) -> list[Verdict]:
         Verdict(
             match["label"],
             match["kind"],
-            f"to {match['tolerance']}" if match["tolerance"] else f"{match['errors']} s.e.",
+            # The hyphen is one at which a line does not break.
+            (match["tolerance"] or f"{match['errors']} s.e.").replace(
+                "-", "\N{NON-BREAKING HYPHEN}"
+            ),
             tuple(match["rejects"].split(", ")),
         )
         for match in found
@@ -114,19 +117,17 @@ def render() -> str:
             "",
             f"## [{title(path)}]({path.name})",
             "",
-            "| | equation | what it says | check | wrong | in the library |",
-            "|---|---|---|---|---|---|",
+            "| equation | what it says | check | wrong | in the library |",
+            "|---|---|---|---|---|",
         ]
         for s in (s for s in rows if s.chapter == number):
             own = [v for v in printed[number] if v.label == s.label]
-            kinds = "; ".join(sorted({f"{v.kind}, {v.held}" for v in own}, reverse=True))
+            kinds = ", ".join(sorted({f"{v.kind} {v.held}" for v in own}, reverse=True))
             rejected = len({name for v in own for name in v.rejects})
             loose = f" *The source {s.loose}.*" if s.loose else ""
             says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"
-            function = s.function.removeprefix("ppo_lib.")
-            text.append(
-                f"| {s.id} | {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | `{function}` |"
-            )
+            name = s.function.rpartition(".")[2]
+            text.append(f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | `{name}` |")
     return "\n".join(text) + "\n"
 
 

@@ -63,10 +63,7 @@ def verdicts(path: Path) -> list[Verdict]:
         Verdict(
             match["label"],
             match["kind"],
-            # The hyphen is one at which a line does not break.
-            (match["tolerance"] or f"{match['errors']} s.e.").replace(
-                "-", "\N{NON-BREAKING HYPHEN}"
-            ),
+            match["tolerance"] or f"{match['errors']} s.e.",
             tuple(match["rejects"].split(", ")),
         )
         for match in found
@@ -123,6 +120,7 @@ def render() -> str:
         for s in (s for s in rows if s.chapter == number):
             own = [v for v in printed[number] if v.label == s.label]
             kinds = ", ".join(sorted({f"{v.kind} {v.held}" for v in own}, reverse=True))
+            kinds = kinds.replace("-", "\N{NON-BREAKING HYPHEN}")  # no line breaks at it
             rejected = len({name for v in own for name in v.rejects})
             loose = f" *The source {s.loose}.*" if s.loose else ""
             says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"

@@ -7,6 +7,7 @@ chapters, and writes ``book/ledger.md``.
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -53,6 +54,7 @@ def chapters() -> dict[int, Path]:
     return {int(path.name[:2]): path for path in sorted(BOOK.glob("[0-9][0-9]-*.ipynb"))}
 
 
+@cache
 def verdicts(path: Path) -> list[Verdict]:
     """The verdicts that a chapter's cells have printed."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]

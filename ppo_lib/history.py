@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppo_lib.ranks import gather_lists
 from ppo_lib.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ class History:
 
     Columns: ``env_steps`` so far; ``policy_loss``, ``value_loss``, ``entropy``, ``approx_kl``,
     ``clip_fraction`` and ``grad_norm`` (before it was scaled down), each the mean over the
-    update's gradient steps; ``explained_variance`` of the critic before the update;
-    ``learning_rate``; ``steps_per_second``; ``episode_return`` and ``episode_length``, the means
-    of the episodes that ended while the data was collected, NaN if none did.
+    update's gradient steps; ``gradient_steps``, their number; ``explained_variance`` of the
+    critic before the update; ``learning_rate``; ``clip_range`` ε; with the loss "kl",
+    ``kl_coef`` β; ``steps_per_second``; ``episode_return`` and ``episode_length``, the means of
+    the episodes that ended while the data was collected, NaN if none did.
 
     Attributes:
         rows: one dictionary an update.
@@ -39,19 +41,12 @@ class History:
         return np.array([row[name] for row in self.rows], dtype=np.float64)
 
     def append(self, row: dict[str, float], rollout: Rollout) -> None:
-        """Add an update's row, and the episodes that ended in its rollout."""
+        """Add an update's row, and the episodes that ended in its rollout, of all ranks."""
         returns, lengths = rollout.episode_returns, rollout.episode_lengths
-        ended = [
-            (int(row["env_steps"]), r, n)
-            for r, n in zip(returns.tolist(), lengths.tolist(), strict=True)
-        ]
-        self.episodes += ended
-        nothing = float("nan")
-        means = {
-            "episode_return": returns.mean().item() if ended else nothing,
-            "episode_length": lengths.double().mean().item() if ended else nothing,
-        }
-        self.rows.append(row | means)
+        ended = gather_lists(list(zip(returns.tolist(), lengths.tolist(), strict=True)))
+        self.episodes += [(int(row["env_steps"]), *episode) for episode in ended]
+        means = np.mean(ended, axis=0) if ended else (np.nan, np.nan)
+        self.rows.append(row | {"episode_return": means[0], "episode_length": means[1]})
 
     def recent_return(self, episodes: int = 20) -> float:
         """The mean return of the last episodes that ended; NaN before the first."""

@@ -25,7 +25,7 @@ step sees: to subtract a mean is to have a baseline, which is the idea of rung 3
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,12 +33,8 @@ from torch import Tensor
 
 from ppo_lib.evaluate import evaluate
 from ppo_lib.objectives import (
-    adapt_kl_coef,
-    clipped_surrogate_loss,
-    kl_penalty_loss,
     normalize_advantages,
     policy_gradient_loss,
-    surrogate_loss,
     value_loss,
 )
 from ppo_lib.ppo import PPO, PPOConfig, minibatches
@@ -64,7 +60,13 @@ TOTAL_STEPS = 60_000
 SOLVED = 475.0  #: the mean return from which gymnasium calls CartPole-v1 solved
 EVALUATE_EVERY = 2048
 EVALUATION_SEED = 10_000  # no training environment has a seed that large
-KL_COEF, KL_TARGET = 1.0, 0.01  # β at first, and the divergence that it is adapted to
+#: What the rungs that reuse a batch change of `PPO`: without its penalty, a β of 0 that adapting
+#: never raises, the surrogate is all that is left.
+RESTRAINT: dict[str, dict[str, Any]] = {
+    "reuse": {"loss": "kl", "kl_coef": 0.0},
+    "kl": {"loss": "kl", "kl_coef": 1.0, "kl_target": 0.01},
+    "clip": {},
+}
 DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "ladder.json"
 
 
@@ -120,26 +122,47 @@ def run(
     Raises:
         ValueError: if the rung is unknown, or a number is out of range.
     """
-    require(rung in RUNGS, f"rung is {rung!r}, expected one of {', '.join(RUNGS)}")
-    rate = LEARNING_RATES[rung] if learning_rate is None else learning_rate
-    # PPO gives its networks, environments, optimiser and random numbers; the rung does the rest.
-    learner = PPO(ENV_ID, PPOConfig(total_steps=total_steps, learning_rate=rate, seed=seed))
-    budget = learner.config.num_updates * learner.config.batch_size
-    kl_coef = KL_COEF
+    learner = make_learner(rung, seed=seed, total_steps=total_steps, learning_rate=learning_rate)
+    config = learner.config
+    budget = config.num_updates * config.batch_size
     steps, returns = [0], [_score(learner)]
     while learner.env_steps < budget:
-        learner.optimizer.param_groups[0]["lr"] = rate * (1 - learner.env_steps / budget)
-        if rung in ("return", "reward_to_go", "baseline"):
-            learn_from_episodes(learner, rung)
-        elif rung in ("one_step", "gae"):
-            learn_from_rollout(learner, rung)
+        if rung in RESTRAINT:
+            learner.learn(lambda _: True)
         else:
-            kl_coef = learn_from_reuse(learner, rung, kl_coef)
+            left = 1 - learner.env_steps / budget
+            learner.optimizer.param_groups[0]["lr"] = config.learning_rate * left
+            learn = learn_from_rollout if rung in ("one_step", "gae") else learn_from_episodes
+            learn(learner, rung)
         if learner.env_steps >= min(steps[-1] + EVALUATE_EVERY, budget):
             steps.append(learner.env_steps)
             returns.append(_score(learner))
     learner.envs.close()
     return Run(rung, seed, np.array(steps), np.array(returns))
+
+
+def make_learner(
+    rung: str,
+    *,
+    seed: int = 0,
+    total_steps: int = TOTAL_STEPS,
+    learning_rate: float | None = None,
+) -> PPO:
+    """What a rung trains: a `PPO` that gives its networks, environments and random numbers.
+
+    In the rungs before ``reuse`` actor and critic descend losses of their own, so that the
+    optimizer is torch's, which passes over what a loss does not depend on.  Arguments and errors
+    as in `run`.
+    """
+    require(rung in RUNGS, f"rung is {rung!r}, expected one of {', '.join(RUNGS)}")
+    rate = LEARNING_RATES[rung] if learning_rate is None else learning_rate
+    config = PPOConfig(
+        total_steps=total_steps, learning_rate=rate, seed=seed, **RESTRAINT.get(rung, {})
+    )
+    learner = PPO(ENV_ID, config)
+    if rung not in RESTRAINT:
+        learner.optimizer = torch.optim.Adam(learner.parameters, rate, eps=1e-5)
+    return learner
 
 
 def learn_from_episodes(learner: PPO, rung: str) -> None:
@@ -174,36 +197,6 @@ def learn_from_rollout(learner: PPO, rung: str) -> None:
     log_probs = _log_probs(learner, rollout.obs, rollout.actions)
     _descend(learner, policy_gradient_loss(log_probs, normalize_advantages(advantages)))
     _fit_critic(learner, rollout.obs.flatten(0, 1), returns.flatten())
-
-
-def learn_from_reuse(learner: PPO, rung: str, kl_coef: float) -> float:
-    """Rungs 6 to 8: collect a rollout, and pass over it in epochs of minibatches.
-
-    Returns:
-        β for the next batch.
-    """
-    c, dist = learner.config, learner.policy.dist
-    rollout, advantages, returns = _collect(learner, c.gae_lambda)
-    old = (rollout.obs, rollout.actions, rollout.log_probs, rollout.dist_params)
-    batch = [x.flatten(0, 1) for x in (*old, advantages, returns)]
-    for index in _minibatches(learner, c.batch_size):
-        obs, actions, old_log_probs, old_params, weights, targets = (x[index] for x in batch)
-        weights = normalize_advantages(weights)
-        params = learner.policy(obs)
-        log_probs = dist.log_prob(params, actions)
-        if rung == "reuse":
-            loss = surrogate_loss(log_probs, old_log_probs, weights)
-        elif rung == "kl":
-            kl = dist.kl(old_params, params)
-            loss = kl_penalty_loss(log_probs, old_log_probs, weights, kl, kl_coef=kl_coef)
-        else:
-            loss, _ = clipped_surrogate_loss(
-                log_probs, old_log_probs, weights, clip_range=c.clip_range
-            )
-        _descend(learner, loss + value_loss(learner.critic(obs), targets))
-    with torch.no_grad():
-        kl = dist.kl(rollout.dist_params, learner.policy(rollout.obs)).mean()
-    return adapt_kl_coef(kl_coef, kl.item(), kl_target=KL_TARGET)
 
 
 def _collect(learner: PPO, gae_lambda: float) -> tuple[Rollout, Tensor, Tensor]:

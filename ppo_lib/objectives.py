@@ -71,7 +71,7 @@ def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor)
 
 def clipped_surrogate_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """-mean(min(ρ Â, clip(ρ, 1-ε, 1+ε) Â)) (eq-e13; arXiv:1707.06347, equation 7).
 
     Args:
@@ -81,8 +81,7 @@ def clipped_surrogate_loss(
         clip_range: ε, above 0.
 
     Returns:
-        The loss, a scalar, and ``{"approx_kl", "clip_fraction"}``: the k3 estimate of
-        KL(π_θ' ‖ π_θ) and the share of steps whose ratio lies outside [1-ε, 1+ε].
+        The loss, a scalar, and the `ratio_statistics`.
     """
     require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
@@ -90,12 +89,29 @@ def clipped_surrogate_loss(
     advantages = advantages.detach()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     loss = -torch.min(ratio * advantages, clipped * advantages).mean()
-    with torch.no_grad():
-        info = {
-            "approx_kl": kl_k3(log_probs, old_log_probs).mean().item(),
-            "clip_fraction": ((ratio - 1).abs() > clip_range).double().mean().item(),
-        }
-    return loss, info
+    return loss, ratio_statistics(log_probs, old_log_probs, clip_range=clip_range)
+
+
+@torch.no_grad()
+def ratio_statistics(
+    log_probs: Tensor, old_log_probs: Tensor, *, clip_range: float
+) -> dict[str, Tensor]:
+    """How far a policy has moved, without gradients.
+
+    Args:
+        log_probs: log π_θ(a | s), any shape.
+        old_log_probs: log π_θ'(a | s), the same shape.
+        clip_range: ε, above 0.
+
+    Returns:
+        Scalars: ``approx_kl``, the mean of `kl_k3`, and ``clip_fraction``, the share of steps
+        whose ratio lies outside [1-ε, 1+ε].
+    """
+    outside = (importance_ratio(log_probs, old_log_probs) - 1).abs() > clip_range
+    return {
+        "approx_kl": kl_k3(log_probs, old_log_probs).mean(),
+        "clip_fraction": outside.to(log_probs.dtype).mean(),
+    }
 
 
 def kl_penalty_loss(

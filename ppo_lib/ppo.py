@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import torch
@@ -12,14 +12,20 @@ from torch import Tensor
 
 from ppo_lib.envs import make_envs
 from ppo_lib.history import History
+from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
 from ppo_lib.objectives import (
+    adapt_kl_coef,
     clipped_surrogate_loss,
     explained_variance,
+    kl_penalty_loss,
     normalize_advantages,
+    ratio_statistics,
     value_loss,
 )
+from ppo_lib.optimizer import Adam
 from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, Policy
 from ppo_lib.progress import progress_bar
+from ppo_lib.ranks import from_first_rank, gather_columns, num_ranks, rank, sum_over_ranks
 from ppo_lib.returns import gae
 from ppo_lib.rollout import Collector, Rollout
 from ppo_lib.validate import require
@@ -36,7 +42,7 @@ class PPOConfig:
     total_steps: int = 100_000
     """Environment steps in all; rounded down to whole updates; at least one update."""
     num_envs: int = 8
-    """N, environments stepped together; at least 1."""
+    """N, environments stepped together, over all ranks; a multiple of the number of ranks."""
     num_steps: int = 64
     """T, steps in each environment before an update; at least 1."""
     num_epochs: int = 4
@@ -51,12 +57,28 @@ class PPOConfig:
     """The discount γ, in [0, 1]."""
     gae_lambda: float = 0.95
     """λ of the advantage estimate, in [0, 1]."""
+    loss: Literal["clip", "kl"] = "clip"
+    """What restrains the policy: "clip", the clipped surrogate, or "kl", the penalty β KL."""
     clip_range: float = 0.2
     """ε, how far the ratio may go before its incentive ends; above 0."""
+    anneal_clip_range: bool = False
+    """Lower ε linearly, from update to update, towards 0 at the end."""
+    kl_coef: float = 1.0
+    """β of the loss "kl", at the first update; at least 0."""
+    kl_target: float = 0.01
+    """The KL divergence of an update that β is adapted to, once an update; above 0."""
+    max_kl: float | None = None
+    """End an update before a gradient step whose minibatch shows a larger KL; above 0; or None."""
     normalize_advantages: bool = True
     """Standardise the advantages of each minibatch."""
+    normalize_obs: bool = False
+    """Standardise observations by their running mean and standard deviation."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running standard deviation of their discounted sum."""
     vf_coef: float = 1.0
     """Weight of the value loss, half a mean squared error; at least 0."""
+    value_clip_range: float | None = None
+    """How far a value may move from the old one in the value loss; above 0; or None."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus; at least 0."""
     max_grad_norm: float = 0.5
@@ -65,6 +87,8 @@ class PPOConfig:
     """Widths of the hidden layers, of actor and critic alike; each at least 1."""
     seed: int = 0
     """Of the initial weights, the actions, the minibatches and the environments; at least 0."""
+    device: str = "cpu"
+    """Where the networks are: "cpu", or "cuda" for a GPU; environments always run on the CPU."""
 
     def __post_init__(self) -> None:
         whole_at_least_one = ("total_steps", "num_envs", "num_steps", "num_epochs")
@@ -73,12 +97,18 @@ class PPOConfig:
         self._refuse("seed", lambda x: _is_int(x) and x >= 0, "an integer of at least 0")
         for name in ("gamma", "gae_lambda"):
             self._refuse(name, lambda x: 0 <= x <= 1, "a number in [0, 1]")
-        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+        for name in ("learning_rate", "clip_range", "kl_target", "max_grad_norm"):
             self._refuse(name, lambda x: 0 < x < float("inf"), "a number above 0")
-        for name in ("vf_coef", "ent_coef"):
+        for name in ("max_kl", "value_clip_range"):
+            self._refuse(name, lambda x: x is None or 0 < x < float("inf"), "a number above 0")
+        for name in ("kl_coef", "vf_coef", "ent_coef"):
             self._refuse(name, lambda x: 0 <= x < float("inf"), "a number of at least 0")
-        for name in ("anneal_learning_rate", "normalize_advantages"):
+        for name in ("anneal_learning_rate", "anneal_clip_range"):
             self._refuse(name, lambda x: isinstance(x, bool), "True or False")
+        for name in ("normalize_advantages", "normalize_obs", "normalize_rewards"):
+            self._refuse(name, lambda x: isinstance(x, bool), "True or False")
+        self._refuse("loss", lambda x: x in ("clip", "kl"), "'clip' or 'kl'")
+        self._refuse("device", _is_device, "'cpu', or 'cuda' where torch finds a GPU")
         self._refuse(
             "hidden_sizes",
             lambda x: isinstance(x, tuple) and all(_is_int(width) and width >= 1 for width in x),
@@ -114,8 +144,23 @@ class PPOConfig:
         return self.total_steps // self.batch_size
 
 
+#: What a gradient step sees, besides the length of its gradient.
+STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+
+
+class Batch(NamedTuple):
+    """The B steps of an update, or of a minibatch, that this rank has."""
+
+    obs: Tensor  #: ``[B, D]``
+    actions: Tensor  #: ``[B, …]``
+    log_probs: Tensor  #: ``[B]``, log π_θ'(a | s) of the policy that drew the actions
+    dist_params: Tensor  #: ``[B, P]``, its parameters
+    values: Tensor  #: ``[B]``, V_φ(s) before the update
+    returns: Tensor  #: ``[B]``, what V_φ is trained towards
+
+
 class PPO:
-    """Proximal policy optimisation with the clipped surrogate (eq-e13; arXiv:1707.06347).
+    """Proximal policy optimisation (eq-e13 or eq-e12; arXiv:1707.06347).
 
     Args:
         env_id: a gymnasium id, ``"CartPole-v1"`` say, with observations in a Box of one
@@ -127,31 +172,49 @@ class PPO:
         policy: π_θ, the actor.
         critic: V_φ.
         history: a row for every update so far.
-        env_steps: environment steps taken so far.
+        env_steps: environment steps taken so far, by all ranks.
+        kl_coef: β of the next update.
 
     Raises:
-        ValueError: if the environment's spaces are not supported.
+        ValueError: if the environment's spaces are not supported, or its copies can't be
+            shared out evenly among the ranks.
     """
 
-    def __init__(self, env_id: str, config: PPOConfig | None = None, **env_kwargs: object) -> None:
-        self.config = config or PPOConfig()
-        self.generator = torch.Generator().manual_seed(self.config.seed)
-        self.envs = make_envs(env_id, self.config.num_envs, **env_kwargs)
-        self.collector = Collector(self.envs, seed=self.config.seed)
-        self.policy, self.critic = make_networks(
-            self.envs, self.config.hidden_sizes, self.generator
+    def __init__(self, env_id: str, config: PPOConfig | None = None, **env_kwargs: Any) -> None:
+        self.config = c = config or PPOConfig()
+        self.env_id, self.env_kwargs = env_id, env_kwargs
+        require(
+            c.num_envs % num_ranks() == 0,
+            f"num_envs is {c.num_envs}, expected a multiple of the number of ranks, {num_ranks()}",
         )
+        # Drawn on the CPU, whatever the device: one seed is one agent.
+        self.generator = torch.Generator().manual_seed(c.seed)
+        self.envs = make_envs(env_id, c.num_envs // num_ranks(), **env_kwargs)
+        self.collector = Collector(self.envs, seed=c.seed)
+        networks = make_networks(self.envs, c.hidden_sizes, self.generator)
+        self.obs_normalizer: ObsNormalizer | None = None
+        if c.normalize_obs:
+            self.obs_normalizer = ObsNormalizer(self.envs.single_observation_space.shape[0])
+            for network in networks:
+                network.net.insert(0, self.obs_normalizer)
+        self.reward_normalizer: RewardNormalizer | None = None
+        if c.normalize_rewards:
+            self.reward_normalizer = RewardNormalizer(self.envs.num_envs, gamma=c.gamma)
+        self.policy, self.critic = (network.to(c.device) for network in networks)
         self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, self.config.learning_rate, eps=1e-5)
+        self.optimizer = Adam(self.parameters)
+        from_first_rank(self.optimizer.vector)
+        self.kl_coef = c.kl_coef
         self.history = History()
         self.env_steps = 0
 
-    def learn(self, callback: Callable[["PPO"], bool | None] | None = None) -> History:
+    def learn(self, *callbacks: Callable[["PPO"], bool | None]) -> History:
         """Train for what is left of ``total_steps``.
 
         Args:
-            callback: called after every update with the trainer; training stops once it
-                returns True, and a later call of `learn` goes on from there.
+            callbacks: each is called after every update with the trainer; training stops once
+                one returns True (on every rank, if there are several), and a later call of
+                `learn` goes on from there.
 
         Returns:
             The history, a row an update; see `History`.
@@ -160,32 +223,42 @@ class PPO:
         with progress_bar(total=c.num_updates * c.batch_size, done=self.env_steps) as bar:
             while self.env_steps < c.num_updates * c.batch_size:
                 started = time.perf_counter()
-                self._anneal()
                 rollout = self.collector.collect(self.policy, c.num_steps, self.generator)
-                self.env_steps += c.batch_size
                 row = self._update(rollout)
+                self.env_steps += c.batch_size
                 row["env_steps"] = self.env_steps
                 row["steps_per_second"] = c.batch_size / (time.perf_counter() - started)
                 self.history.append(row, rollout)
                 bar.update(c.batch_size)
                 bar.set_postfix(episode_return=f"{self.history.recent_return():.1f}")
-                if callback is not None and callback(self):
+                answers = [callback(self) for callback in callbacks]
+                if any(answers):
                     break
         return self.history
 
-    def _anneal(self) -> None:
-        c = self.config
-        done = self.env_steps // c.batch_size / c.num_updates
-        rate = c.learning_rate * (1 - done) if c.anneal_learning_rate else c.learning_rate
-        self.optimizer.param_groups[0]["lr"] = rate
+    @property
+    def _learning_rate(self) -> float:
+        return self.config.learning_rate * (self._left if self.config.anneal_learning_rate else 1)
+
+    @property
+    def _clip_range(self) -> float:
+        return self.config.clip_range * (self._left if self.config.anneal_clip_range else 1)
+
+    @property
+    def _left(self) -> float:
+        """The share of the updates that are still to be done."""
+        return 1 - self.env_steps // self.config.batch_size / self.config.num_updates
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs of minibatch gradient steps; the means of what was seen on the way."""
         c = self.config
+        normalizer = self.reward_normalizer
         with torch.no_grad():
-            values, next_values = self.critic(rollout.obs), self.critic(rollout.next_obs)
+            values, next_values = (
+                self.critic(obs.to(c.device)).cpu() for obs in (rollout.obs, rollout.next_obs)
+            )
         advantages, returns = gae(
-            rollout.rewards,
+            rollout.rewards if normalizer is None else normalizer(rollout),
             values,
             next_values,
             rollout.terminated,
@@ -193,50 +266,98 @@ class PPO:
             gamma=c.gamma,
             gae_lambda=c.gae_lambda,
         )
-        batch = [
-            x.flatten(0, 1)
-            for x in (rollout.obs, rollout.actions, rollout.log_probs, advantages, returns)
-        ]
-        seen = [
-            self._step(*(x[index] for x in batch))
-            for _ in range(c.num_epochs)
-            for index in minibatches(c.batch_size, c.minibatch_size, self.generator)
-        ]
+        old = rollout.obs, rollout.actions, rollout.log_probs, rollout.dist_params
+        batch = Batch(*(x.flatten(0, 1).to(c.device) for x in (*old, values, returns)))
+        # Of all ranks, since a minibatch is drawn, and its advantages normalised, among all.
+        advantages, values, returns = (gather_columns(x) for x in (advantages, values, returns))
+        seen = self._descend(batch, advantages.flatten().to(c.device))
         row = {name: sum(step[name] for step in seen) / len(seen) for name in seen[0]}
+        row["gradient_steps"] = len(seen)
         row["explained_variance"] = explained_variance(values, returns)
-        row["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        row["learning_rate"], row["clip_range"] = self._learning_rate, self._clip_range
+        if c.loss == "kl":
+            row["kl_coef"] = self.kl_coef
+            self.kl_coef = adapt_kl_coef(self.kl_coef, self._kl(batch), kl_target=c.kl_target)
+        if self.obs_normalizer is not None:
+            self.obs_normalizer.update(rollout.obs.to(c.device))
         return row
 
-    def _step(
-        self,
-        obs: Tensor,
-        actions: Tensor,
-        old_log_probs: Tensor,
-        advantages: Tensor,
-        returns: Tensor,
-    ) -> dict[str, float]:
-        """One gradient step on one minibatch, ``[B, …]``."""
+    def _descend(self, batch: Batch, advantages: Tensor) -> list[dict[str, float]]:
+        """The gradient steps of one update, and what each has seen; ``advantages`` ``[T N]``."""
+        c, seen = self.config, []
+        for _ in range(c.num_epochs):
+            for index in minibatches(c.batch_size, c.minibatch_size, self.generator):
+                weights = advantages[index]
+                if c.normalize_advantages:
+                    weights = normalize_advantages(weights)
+                gradient, step = self._gradient(batch, index, weights)
+                if c.max_kl is not None and seen and step["approx_kl"] > c.max_kl:
+                    return seen
+                norm = self.optimizer.step(
+                    gradient, learning_rate=self._learning_rate, max_norm=c.max_grad_norm
+                )
+                seen.append(step | {"grad_norm": norm.item()})
+        return seen
+
+    def _gradient(
+        self, batch: Batch, index: Tensor, weights: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The gradient of the loss of one minibatch, and what was seen on the way.
+
+        Args:
+            batch: the steps of this rank.
+            index: ``[B]``, the numbers of the minibatch's steps among those of all ranks.
+            weights: ``[B]``, their advantages.
+        """
+        share = 1.0
+        if num_ranks() > 1:
+            index, mine = _own_steps(index, self.config.num_envs)
+            share, weights = mine.double().mean().item(), weights[mine]
+        if share > 0:
+            loss, terms = self._loss(Batch(*(x[index] for x in batch)), weights)
+            gradient = self.optimizer.gradient(loss)
+            statistics = torch.stack([terms[name] for name in STATISTICS])
+        else:
+            gradient = torch.zeros_like(self.optimizer.vector)
+            statistics = gradient.new_zeros(len(STATISTICS))
+        if num_ranks() > 1:
+            # One message: a minibatch's mean is the mean of the ranks' means, by their shares.
+            both = sum_over_ranks(share * torch.cat([gradient, statistics]))
+            gradient, statistics = both.split([len(gradient), len(statistics)])
+        return gradient, dict(zip(STATISTICS, statistics.tolist(), strict=True))
+
+    def _loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of actor and critic together (eq-ppo-loss), and its terms."""
         c = self.config
-        if c.normalize_advantages:
-            advantages = normalize_advantages(advantages)
-        params = self.policy(obs)
-        log_probs = self.policy.dist.log_prob(params, actions)
-        policy_loss, info = clipped_surrogate_loss(
-            log_probs, old_log_probs, advantages, clip_range=c.clip_range
+        params = self.policy(batch.obs)
+        log_probs = self.policy.dist.log_prob(params, batch.actions)
+        both = log_probs, batch.log_probs
+        if c.loss == "clip":
+            policy_loss, moved = clipped_surrogate_loss(
+                *both, advantages, clip_range=self._clip_range
+            )
+        else:
+            kl = self.policy.dist.kl(batch.dist_params, params)
+            policy_loss = kl_penalty_loss(*both, advantages, kl, kl_coef=self.kl_coef)
+            moved = ratio_statistics(*both, clip_range=self._clip_range)
+        old_values = None if c.value_clip_range is None else batch.values
+        critic_loss = value_loss(
+            self.critic(batch.obs), batch.returns, old_values, clip_range=c.value_clip_range
         )
-        critic_loss = value_loss(self.critic(obs), returns)
-        entropy = self.policy.dist.entropy(params).mean()
-        loss = policy_loss + c.vf_coef * critic_loss - c.ent_coef * entropy
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, c.max_grad_norm)
-        self.optimizer.step()
-        return info | {
-            "policy_loss": policy_loss.item(),
-            "value_loss": critic_loss.item(),
-            "entropy": entropy.item(),
-            "grad_norm": norm.item(),
-        }
+        loss = policy_loss + c.vf_coef * critic_loss
+        # Without a weight the entropy is only looked at, and its gradient need not be found.
+        with torch.set_grad_enabled(c.ent_coef > 0):
+            entropy = self.policy.dist.entropy(params).mean()
+        if c.ent_coef > 0:
+            loss = loss - c.ent_coef * entropy
+        terms = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
+        return loss, {name: term.detach() for name, term in (terms | moved).items()}
+
+    @torch.no_grad()
+    def _kl(self, batch: Batch) -> float:
+        """The mean KL(π_θ' ‖ π_θ) over the states of an update."""
+        kl = self.policy.dist.kl(batch.dist_params, self.policy(batch.obs)).mean()
+        return sum_over_ranks(kl).item() / num_ranks()
 
 
 def make_networks(
@@ -285,5 +406,25 @@ def minibatches(batch_size: int, size: int, generator: torch.Generator) -> Itera
     yield from torch.randperm(batch_size, generator=generator).split(size)
 
 
+def _own_steps(index: Tensor, num_envs: int) -> tuple[Tensor, Tensor]:
+    """Which steps of a minibatch this rank has.
+
+    Args:
+        index: ``[B]``, numbers of steps among the T N of all ranks.
+        num_envs: N.
+
+    Returns:
+        Their numbers among the steps of this rank, and ``[B]`` bool, True for those.
+    """
+    columns = num_envs // num_ranks()
+    row, column = index // num_envs, index % num_envs - rank() * columns
+    mine = (column >= 0) & (column < columns)
+    return (row * columns + column)[mine], mine
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_device(value: object) -> bool:
+    return value == "cpu" or (value == "cuda" and torch.cuda.is_available())

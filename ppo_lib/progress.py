@@ -5,12 +5,14 @@ import sys
 
 from tqdm import tqdm
 
+from ppo_lib.ranks import rank
+
 
 def progress_bar(total: int, done: int) -> tqdm:
     """A bar over environment steps.
 
-    It is drawn in a terminal and in a notebook, unless the environment variable
-    ``TQDM_DISABLE`` is set, and stays silent in a log or a test.
+    It is drawn in a terminal and in a notebook, by the first rank, unless the environment
+    variable ``TQDM_DISABLE`` is set, and stays silent in a log or a test.
 
     Args:
         total: steps at the end.
@@ -18,6 +20,7 @@ def progress_bar(total: int, done: int) -> tqdm:
     """
     notebook = "ipykernel" in sys.modules
     watched = "TQDM_DISABLE" not in os.environ and (notebook or sys.stderr.isatty())
+    watched = watched and rank() == 0
     if watched and notebook:
         from tqdm.notebook import tqdm as notebook_bar
 

@@ -8,7 +8,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.policies import Policy
+from ppo_lib.ranks import num_ranks, rank
 from ppo_lib.validate import require
 
 
@@ -39,9 +41,12 @@ class Episodes(NamedTuple):
 class Collector:
     """Runs a policy in a vector of environments, and goes on where the last rollout stopped.
 
+    Of several ranks, each draws for the environments of all and takes its own part, so that R
+    ranks of N/R environments do what one with N does.
+
     Args:
         envs: a vector environment whose autoreset is disabled, as `make_envs` makes it.
-        seed: of the environments; environment i gets ``seed + i``.
+        seed: of the environments; environment i, counted over all ranks, gets ``seed + i``.
 
     Raises:
         ValueError: if the spaces are not supported, or the environments reset by themselves.
@@ -52,7 +57,7 @@ class Collector:
         self.envs = envs
         self._returns = np.zeros(envs.num_envs)
         self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
-        self._obs = obs_tensor(envs.reset(seed=seed)[0])
+        self._obs = obs_tensor(envs.reset(seed=seed + rank() * envs.num_envs)[0])
 
     @torch.no_grad()
     def collect(self, policy: Policy, num_steps: int, generator: torch.Generator) -> Rollout:
@@ -63,31 +68,27 @@ class Collector:
             num_steps: T, at least 1.
             generator: draws the actions.
 
+        Returns:
+            The rollout, on the CPU wherever the policy is.
+
         Raises:
             ValueError: if an observation or a reward is not finite.
         """
         require(num_steps >= 1, f"num_steps is {num_steps}, expected at least 1")
-        steps: list[tuple[Tensor, ...]] = []
+        device = device_of(policy)
+        seen: list[tuple[Tensor, ...]] = []
+        paid: list[tuple[np.ndarray, ...]] = []
         returns: list[float] = []
         lengths: list[int] = []
         for _ in range(num_steps):
-            params = policy(self._obs)
-            actions = policy.dist.sample(params, generator)
+            params = policy(self._obs.to(device)).cpu()
+            actions = _draw(policy.dist, params, generator)
             stepped = self.envs.step(env_actions(actions, self.envs))
             next_obs, rewards, terminated, truncated = stepped[:4]
             _check_finite("reward", rewards)
-            step = (
-                self._obs,
-                actions,
-                policy.dist.log_prob(params, actions),
-                params,
-                torch.as_tensor(rewards, dtype=torch.float32),
-                obs_tensor(next_obs),
-                torch.tensor(terminated),
-                torch.tensor(truncated),
-            )
-            steps.append(step)
-            self._obs = step[5]
+            seen.append((self._obs, actions, params, obs_tensor(next_obs)))
+            paid.append((rewards, terminated, truncated))
+            self._obs = seen[-1][3]
 
             self._returns += rewards
             self._lengths += 1
@@ -98,8 +99,17 @@ class Collector:
                 self._returns[ended] = 0.0
                 self._lengths[ended] = 0
                 self._obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
+        obs, actions, params, next_obs = (torch.stack(x) for x in zip(*seen, strict=True))
+        rewards, terminated, truncated = (np.stack(x) for x in zip(*paid, strict=True))
         return Rollout(
-            *(torch.stack(column) for column in zip(*steps, strict=True)),
+            obs,
+            actions,
+            policy.dist.log_prob(params, actions),
+            params,
+            torch.tensor(rewards, dtype=torch.float32),
+            next_obs,
+            torch.tensor(terminated),
+            torch.tensor(truncated),
             torch.tensor(returns, dtype=torch.float64),
             torch.tensor(lengths, dtype=torch.int64),
         )
@@ -129,12 +139,13 @@ def play_episodes(
         ValueError: as `Collector`.
     """
     check_envs(envs)
+    device = device_of(policy)
     steps: list[tuple[Tensor, ...]] = []
     playing = np.ones(envs.num_envs, dtype=bool)
     obs, _ = envs.reset(seed=seed)
     while playing.any():
         seen = obs_tensor(obs)
-        params = policy(seen)
+        params = policy(seen.to(device)).cpu()
         dist = policy.dist
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
         obs, rewards, terminated, truncated, _ = envs.step(env_actions(actions, envs))
@@ -167,6 +178,11 @@ def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
     return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array
 
 
+def device_of(policy: Policy) -> torch.device:
+    """Where a policy's parameters are."""
+    return next(policy.parameters()).device
+
+
 def check_envs(envs: VectorEnv) -> None:
     """Refuse environments that reset by themselves, and spaces that no policy here takes."""
     mode = envs.metadata.get("autoreset_mode")
@@ -187,6 +203,16 @@ def check_envs(envs: VectorEnv) -> None:
         real or (isinstance(action, gym.spaces.Discrete) and action.start == 0),
         f"action_space is {action}, expected a Discrete from 0 or a Box of one dimension",
     )
+
+
+def _draw(
+    dist: type[Categorical] | type[DiagonalGaussian], params: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Actions of this rank's environments, drawn among those of all ranks."""
+    if num_ranks() == 1:
+        return dist.sample(params, generator)
+    drawn = dist.sample(params.repeat(num_ranks(), 1), generator)
+    return drawn.split(len(params))[rank()]
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:

@@ -7,11 +7,11 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
-    {"validate"},
-    {"returns", "objectives", "mdp", "distributions"},
+    {"validate", "ranks"},
+    {"returns", "objectives", "mdp", "distributions", "optimizer"},
     {"policies", "envs", "checks", "figures"},
     {"rollout"},
-    {"evaluate", "history", "progress"},
+    {"evaluate", "history", "progress", "normalizers"},
     {"ppo"},
     {"ladder"},
     {"__init__"},

@@ -1,12 +1,14 @@
 """Climb the ladder of `ppo_lib.ladder`, and store every rung's runs for the chapters.
 
-Usage: ``python tools/ladder.py``; two processes, some twenty minutes on two free cores.
+Usage: ``python tools/ladder.py [RUNG …]``; two processes, some twenty minutes on two free cores
+for all rungs.  With rungs named, the stored runs of the others are kept.
 
 Each rung is given the learning rate that suits it: of those tried, the one with the best median
 area under the curve over the seeds.  If it is the smallest or the largest one tried, the next
 one beyond it is tried too.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -65,9 +67,13 @@ def climb(executor: Executor, rung: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Climb every rung, store the curves, and print the table."""
+    """Climb the rungs named, or every one, store the curves, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rungs", nargs="*", choices=[[], *ladder.RUNGS], metavar="RUNG")
+    named = parser.parse_args().rungs or ladder.RUNGS
+    rungs = {} if len(named) == len(ladder.RUNGS) else json.loads(ladder.DATA.read_text())["rungs"]
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        rungs = {rung: climb(executor, rung) for rung in ladder.RUNGS}
+        rungs |= {rung: climb(executor, rung) for rung in named}
     data = {
         "made_by": "make ladder",
         "made_with": {

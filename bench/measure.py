@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -52,7 +53,6 @@ class Measurement:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.stopped = False
-        self._evaluator = Evaluator(task.env_id)
         self._evaluations: list[dict[str, float]] = []
         self._next_evaluation = task.evaluate_every
         self._seconds = 0.0
@@ -106,6 +106,11 @@ class Measurement:
             last = self._evaluations[-1] if self._evaluations else None
             result["mean_return"] = last and last["mean_return"]
         return result | {"evaluations": self._evaluations}
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        # Made when first needed, so that a cold start does not pay for it.
+        return Evaluator(self.task.env_id)
 
     def _evaluate(self, env_steps: int, act: Act) -> None:
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """What training leaves behind: a row for every update, to be read, drawn or compared."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +46,8 @@ class History:
         returns, lengths = rollout.episode_returns, rollout.episode_lengths
         ended = gather_lists(list(zip(returns.tolist(), lengths.tolist(), strict=True)))
         self.episodes += [(int(row["env_steps"]), *episode) for episode in ended]
-        means = np.mean(ended, axis=0) if ended else (np.nan, np.nan)
-        self.rows.append(row | {"episode_return": means[0], "episode_length": means[1]})
+        means = np.mean(ended, axis=0).tolist() if ended else [math.nan, math.nan]
+        self.rows.append(row | dict(zip(("episode_return", "episode_length"), means, strict=True)))
 
     def recent_return(self, episodes: int = 20) -> float:
         """The mean return of the last episodes that ended; NaN before the first."""

@@ -11,10 +11,10 @@ FLOORS = [
     {"returns", "objectives", "mdp", "distributions", "optimizer"},
     {"policies", "envs", "checks", "figures"},
     {"rollout"},
-    {"evaluate", "history", "progress", "normalizers"},
+    {"evaluate", "film", "history", "progress", "normalizers"},
     {"ppo"},
-    {"ladder"},
-    {"__init__"},
+    {"ladder", "checkpoint", "settings", "tensorboard"},
+    {"__init__", "__main__"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -99,6 +99,7 @@ class Updater:
             entropy_coeff=0.0,
             critic_coeff=settings.critic_coeff,
             normalize_advantage=True,
+            functional=False,  # the documented way to save what functional modules cost
         )
         self.optimizer = group_optimizers(
             torch.optim.Adam(actor.parameters(), lr=settings.learning_rate, eps=1e-5),

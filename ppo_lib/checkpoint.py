@@ -1,0 +1,95 @@
+"""Checkpoints: a trainer in a file, to be evaluated, or trained on."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppo_lib.ppo import PPO, PPOConfig
+from ppo_lib.validate import require
+
+FORMAT = 1
+
+
+def save_checkpoint(trainer: PPO, path: str | Path) -> None:
+    """Write all that a trainer has learned and counted.
+
+    The file is complete or not there: it is written beside ``path`` and then renamed, so that an
+    interruption leaves an older checkpoint as it was.
+
+    Args:
+        trainer: between two updates; of several ranks, one is enough, since all are the same.
+        path: the file; folders on the way to it are made.
+
+    Raises:
+        ValueError: if the trainer's ``env_kwargs`` hold more than numbers, strings, booleans and
+            lists and dictionaries of them.
+    """
+    path = Path(path)
+    try:
+        env_kwargs = json.dumps(trainer.env_kwargs)
+    except TypeError as error:
+        found = f"env_kwargs is {trainer.env_kwargs}, expected what JSON can hold"
+        raise ValueError(f"{found}: only that can be read back") from error
+    rewards = trainer.reward_normalizer
+    state = {
+        "format": FORMAT,
+        "env_id": trainer.env_id,
+        "env_kwargs": env_kwargs,
+        "config": dataclasses.asdict(trainer.config),
+        "policy": trainer.policy.state_dict(),
+        "critic": trainer.critic.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "reward_normalizer": None if rewards is None else rewards.state_dict(),
+        "generator": trainer.generator.get_state(),
+        "kl_coef": trainer.kl_coef,
+        "env_steps": trainer.env_steps,
+        "rows": trainer.history.rows,
+        "episodes": trainer.history.episodes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
+    """The trainer that `save_checkpoint` has written.
+
+    Its environments start new episodes: where training goes on, it does so from the same
+    parameters, statistics and random numbers, but from other states.
+
+    Args:
+        path: the file.
+        changes: fields of `PPOConfig` to change, ``total_steps`` say, to train for longer, or
+            ``device``.  What shapes the networks can't be changed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no checkpoint, or a change is refused.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {path}, where no file is; expected a checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        known = state["format"] == FORMAT
+    except Exception as error:
+        raise ValueError(f"path is {path}, expected a file of save_checkpoint") from error
+    require(known, f"{path} has format {state['format']}, expected {FORMAT}")
+    for name in ("hidden_sizes", "normalize_obs", "normalize_rewards"):
+        require(
+            changes.get(name, state["config"][name]) == state["config"][name],
+            f"{name} is {changes.get(name)!r}, expected {state['config'][name]!r} as in {path}",
+        )
+    config = PPOConfig(**state["config"] | changes)
+    trainer = PPO(state["env_id"], config, **json.loads(state["env_kwargs"]))
+    for name in ("policy", "critic", "optimizer", "reward_normalizer"):
+        if state[name] is not None:
+            getattr(trainer, name).load_state_dict(state[name])
+    trainer.generator.set_state(state["generator"])
+    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
+    trainer.history.rows, trainer.history.episodes = state["rows"], state["episodes"]
+    return trainer

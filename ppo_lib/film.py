@@ -1,0 +1,44 @@
+"""Films: an episode of an agent, as moving pictures in a file."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gymnasium.wrappers import RenderCollection
+from PIL import Image
+
+from ppo_lib.envs import make_envs
+from ppo_lib.policies import Policy
+from ppo_lib.rollout import play_episodes
+from ppo_lib.validate import require
+
+SUFFIXES = (".gif", ".webp", ".png")
+
+
+def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwargs: Any) -> int:
+    """Play one episode with the most probable actions, and save a film of it.
+
+    Args:
+        policy: what acts.
+        env_id: a gymnasium id of an environment that can draw itself.
+        path: the file, ``.gif``, ``.webp`` or ``.png`` (animated); its folder must be there.
+        seed: of the environment.
+        kwargs: passed to the environment.
+
+    Returns:
+        The number of frames: one a step, and the first observation's.
+
+    Raises:
+        ValueError: if the suffix is another one.
+    """
+    path = Path(path)
+    require(path.suffix in SUFFIXES, f"path is {path}, expected a name in {', '.join(SUFFIXES)}")
+    keep = partial(RenderCollection, reset_clean=False)
+    envs = make_envs(env_id, 1, render_mode="rgb_array", wrappers=[keep], **kwargs)
+    steps = len(play_episodes(envs, policy, seed=seed).rewards)
+    # Once the episode is over the environment is reset, which is not of this film.
+    frames = [Image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
+    duration = 1000 / envs.metadata.get("render_fps", 30)
+    envs.close()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    return len(frames)

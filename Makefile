@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
 PAGES_INSTALLED := $(VENV)/.installed-pages
+CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute lint pages peers clean
+.PHONY: help book test lab execute ladder control bench lint pages peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,9 +20,11 @@ help:
 	@echo "make lab       open the chapters in JupyterLab"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (20 minutes)"
+	@echo "make control   train in three environments of continuous control, and store the curves"
+	@echo "make bench     measure the trainer against those of other libraries (40 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
-	@echo "make peers     compute the reference of other libraries again, in an environment of its own"
+	@echo "make peers     compute the advantages of other libraries again, for the tests"
 	@echo "make clean     remove the built pages and the environment"
 
 $(INSTALLED): requirements.txt pyproject.toml
@@ -33,6 +36,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 $(PAGES_INSTALLED): requirements-pages.txt $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-pages.txt
+	@touch $@
+
+$(CONTROL_INSTALLED): requirements-control.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-control.txt
 	@touch $@
 
 book: $(INSTALLED)
@@ -54,6 +61,12 @@ execute: $(INSTALLED)
 ladder: $(INSTALLED)
 	$(BIN)/python tools/ladder.py
 
+control: $(CONTROL_INSTALLED)
+	$(BIN)/python tools/control.py
+
+bench: $(INSTALLED) $(PEERS)/.installed
+	$(BIN)/python bench/run.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,7 +74,7 @@ lint: $(INSTALLED)
 peers: $(PEERS)/.installed
 	$(PEERS)/bin/python tests/peers/make_reference.py
 
-$(PEERS)/.installed: tests/peers/requirements.txt
+$(PEERS)/.installed: bench/requirements.txt tests/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ppo_lib.validate import require, same_shape
+from ppo_lib.validate import same_shape
 
 
 class Categorical:
@@ -93,5 +93,6 @@ class DiagonalGaussian:
 
 
 def _check_actions(actions: Tensor, expected: torch.Size) -> None:
-    found = tuple(actions.shape)
-    require(found == tuple(expected), f"actions has shape {found}, expected {tuple(expected)}")
+    if actions.shape != expected:
+        found = tuple(actions.shape)
+        raise ValueError(f"actions has shape {found}, expected {tuple(expected)}")

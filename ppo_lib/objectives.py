@@ -6,6 +6,7 @@ one shape, so that ``[B]`` and ``[B, 1]`` can never be broadcast to ``[B, B]`` u
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from ppo_lib.validate import require, same_shape
 
@@ -176,14 +177,14 @@ def value_loss(
         (old_values is None) == (clip_range is None),
         "old_values and clip_range go together: give both or neither",
     )
-    error = (values - returns.detach()) ** 2
-    if old_values is not None and clip_range is not None:
-        require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
-        same_shape(values=values, old_values=old_values)
-        old_values = old_values.detach()
-        clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
-        error = torch.max(error, (clipped - returns.detach()) ** 2)
-    return 0.5 * error.mean()
+    returns = returns.detach()
+    if old_values is None or clip_range is None:
+        return 0.5 * mse_loss(values, returns)
+    require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
+    same_shape(values=values, old_values=old_values)
+    old_values = old_values.detach()
+    clipped = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    return 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2).mean()
 
 
 def kl_k1(log_probs: Tensor, old_log_probs: Tensor) -> Tensor:

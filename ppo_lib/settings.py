@@ -4,7 +4,7 @@ from ppo_lib.ppo import PPOConfig
 
 #: By gymnasium id.  Seeds 100 and up chose them; the runs that the book shows have lower ones.
 SETTINGS = {
-    "CartPole-v1": PPOConfig(learning_rate=5e-3),
+    "CartPole-v1": PPOConfig(learning_rate=6e-3),
     "Pendulum-v1": PPOConfig(
         total_steps=200_000,
         num_steps=128,

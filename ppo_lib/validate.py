@@ -18,8 +18,7 @@ def same_shape(**tensors: Tensor) -> None:
     """Refuse tensors whose shapes differ from the first one's: nothing is ever broadcast."""
     (first, reference), *others = tensors.items()
     for name, tensor in others:
-        require(
-            tensor.shape == reference.shape,
-            f"{name} has shape {tuple(tensor.shape)}, "
-            f"expected {tuple(reference.shape)} as {first} has",
-        )
+        # Not `require`: its message would be written, at every gradient step, to be thrown away.
+        if tensor.shape != reference.shape:
+            found, expected = tuple(tensor.shape), tuple(reference.shape)
+            raise ValueError(f"{name} has shape {found}, expected {expected} as {first} has")

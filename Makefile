@@ -21,7 +21,7 @@ help:
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (20 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
-	@echo "make bench     measure the trainer against those of other libraries (40 minutes)"
+	@echo "make bench     measure the trainer against those of other libraries (15 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
 	@echo "make peers     compute the advantages of other libraries again, for the tests"

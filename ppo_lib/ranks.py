@@ -1,7 +1,7 @@
 """Ranks: the processes that train one agent together, by torch.distributed.
 
 ``torchrun`` starts them; without it there is one, and every function here hands back what it was
-given.  Rank r of R has N/R of the N environments: the columns from r N/R on.
+given.  Rank m of M has N/M of the N environments (eq-ranks-gradient): the columns from m N/M on.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def num_ranks() -> int:
-    """R, 1 unless torch.distributed was initialised."""
+    """M, 1 unless torch.distributed was initialised."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of the R processes this is, from 0."""
+    """Which of the M processes this is, from 0."""
     return dist.get_rank() if num_ranks() > 1 else 0
 
 
@@ -36,7 +36,7 @@ def from_first_rank(x: Tensor) -> Tensor:
 
 
 def gather_columns(x: Tensor) -> Tensor:
-    """The columns of all ranks side by side: ``[T, N/R, …]`` of each becomes ``[T, N, …]``."""
+    """The columns of all ranks side by side: ``[T, N/M, …]`` of each becomes ``[T, N, …]``."""
     if num_ranks() == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(num_ranks())]

@@ -41,8 +41,8 @@ class Episodes(NamedTuple):
 class Collector:
     """Runs a policy in a vector of environments, and goes on where the last rollout stopped.
 
-    Of several ranks, each draws for the environments of all and takes its own part, so that R
-    ranks of N/R environments do what one with N does.
+    Of several ranks, each draws for the environments of all and takes its own part, so that M
+    ranks of N/M environments do what one with N does.
 
     Args:
         envs: a vector environment whose autoreset is disabled, as `make_envs` makes it.

@@ -366,33 +366,6 @@ def test_states_by_number_are_learned_from_when_flattened():
 # ------------------------------------------------------------------ learning
 
 
-def test_a_time_limit_is_not_a_death():
-    # Reward 1 for ever, γ = 0.9: V = 1 / (1 - 0.9) = 10, whenever the recording is cut.
-    # If the world does end after 5 steps, k of them are left with k = 1 to 5, and what V is
-    # trained towards is Σ_{j<k} (γλ)^j + γ (1-λ) V Σ_{j<k-1} (γλ)^j with γλ = 0.855.  The sums
-    # are 1, 1.855, 2.586, 3.211 and 3.745, so that V = 2.4795 + 0.0779 V = 2.689.
-    config = PPOConfig(
-        total_steps=1600,
-        num_envs=4,
-        num_steps=10,
-        minibatch_size=40,
-        num_epochs=8,
-        learning_rate=2e-2,
-        gamma=0.9,
-        gae_lambda=0.95,
-        max_grad_norm=100.0,
-        hidden_sizes=(8,),
-    )
-    values = {}
-    for env_id, arguments in {"tests/Limited-v0": {}, "tests/Constant-v0": {"dies": 5}}.items():
-        trainer = PPO(env_id, config, **arguments)
-        trainer.learn()
-        with torch.no_grad():
-            values[env_id] = trainer.critic(torch.ones(1)).item()
-    assert values["tests/Limited-v0"] == pytest.approx(10, abs=0.05)
-    assert values["tests/Constant-v0"] == pytest.approx(2.689, abs=0.02)
-
-
 def test_a_continuous_bandit_is_learned():
     config = PPOConfig(
         total_steps=4_000,

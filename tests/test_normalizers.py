@@ -1,0 +1,342 @@
+"""Normalisers: moments against numpy over all rows at once, scales against loops over episodes."""
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from ppo_lib import PPO, PPOConfig, evaluate
+from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer, RunningMoments
+from ppo_lib.returns import gae
+from ppo_lib.rollout import Rollout
+
+SMALL = PPOConfig(
+    total_steps=96,
+    num_envs=4,
+    num_steps=8,
+    minibatch_size=8,
+    num_epochs=2,
+    hidden_sizes=(8,),
+    normalize_obs=True,
+    normalize_rewards=True,
+)
+
+
+def batches(shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def all_rows(parts):
+    return np.concatenate([part.numpy().reshape(-1, part.shape[-1]) for part in parts])
+
+
+def learn_and_watch(config=SMALL, env_id="Pendulum-v1"):
+    """A trainer that has learned, and the rollouts that it saw."""
+    trainer, rollouts = PPO(env_id, config), []
+    collect = trainer.collector.collect
+
+    def watched(*args):
+        rollouts.append(collect(*args))
+        return rollouts[-1]
+
+    trainer.collector.collect = watched
+    trainer.learn()
+    return trainer, rollouts
+
+
+# ------------------------------------------------------------------ running moments
+
+
+@pytest.mark.parametrize(
+    ("offset", "tolerance"),
+    # Squares of 1e4 leave 8 of 16 digits to a variance of 1.
+    [(0.0, 1e-12), (1e4, 1e-7)],
+)
+def test_moments_of_batches_are_those_of_all_rows_at_once(offset, tolerance):
+    parts = [offset + 3 * x for x in batches([(5, 2, 3), (1, 3), (100, 3), (7, 1, 2, 3)])]
+    moments = RunningMoments(3)
+    for i, part in enumerate(parts):
+        moments.update(part)
+        rows = all_rows(parts[: i + 1])
+        assert moments.count.item() == len(rows)
+        np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(moments.var, rows.var(0), rtol=tolerance, atol=tolerance)
+
+
+def test_moments_follow_rows_whose_mean_moves():
+    parts = [x + 1000.0 * i for i, x in enumerate(batches([(20, 2)] * 10))]
+    moments = RunningMoments(2)
+    for part in parts:
+        moments.update(part)
+    np.testing.assert_allclose(moments.mean, all_rows(parts).mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.var, all_rows(parts).var(0), rtol=1e-12)
+
+
+def test_moments_of_float32_rows_are_summed_in_float64():
+    rows = torch.full((1_000_000, 1), 0.1, dtype=torch.float32)
+    moments = RunningMoments(1)
+    moments.update(rows)
+    assert moments.mean.dtype == moments.var.dtype == moments.count.dtype == torch.float64
+    # The mean of one number is this number; a sum in float32 would miss it in the fifth digit.
+    assert moments.mean.item() == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+def test_before_the_first_row_the_mean_is_0_and_the_variance_1():
+    moments = RunningMoments(2)
+    assert moments.count.item() == 0
+    assert moments.mean.tolist() == [0, 0]
+    assert moments.var.tolist() == [1, 1]
+
+
+def test_one_row_is_its_own_mean_and_has_no_variance():
+    moments = RunningMoments(2)
+    moments.update(torch.tensor([3.0, -4.0]))
+    assert moments.count.item() == 1
+    assert moments.mean.tolist() == [3, -4]
+    assert moments.var.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("number", [0.0, 0.1, 1e4, -12345.678])
+def test_a_constant_column_has_no_variance_and_never_a_negative_one(number):
+    moments = RunningMoments(2)
+    for part in batches([(5, 1), (1, 1), (33, 1)]):
+        moments.update(torch.cat([torch.full_like(part, number), part], dim=-1))
+        assert moments.var[0].item() >= 0
+    assert moments.mean[0].item() == pytest.approx(number, rel=1e-14)
+    assert moments.var[0].item() == pytest.approx(0, abs=1e-15 * max(1, number**2))
+
+
+def test_moments_do_not_change_the_rows_they_count():
+    (rows,) = batches([(4, 3)])
+    copy = rows.clone()
+    RunningMoments(3).update(rows)
+    assert torch.equal(rows, copy)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_rows_without_a_number_are_refused(size):
+    for kind in (RunningMoments, ObsNormalizer):
+        with pytest.raises(ValueError, match=f"^size is {size}, expected at least 1$"):
+            kind(size)
+
+
+# ------------------------------------------------------------------ observations
+
+
+def test_before_the_first_row_observations_stay_as_they_are():
+    obs = torch.tensor([[0.1, -9.99], [10.0, 1e-6]])
+    assert torch.equal(ObsNormalizer(2)(obs), obs)
+
+
+def test_observations_are_standardised_by_numpys_mean_and_deviation():
+    normalizer = ObsNormalizer(3)
+    parts = [50 + 4 * x for x in batches([(30, 3), (8, 4, 3)])]
+    for part in parts:
+        normalizer.update(part.float())
+    rows = all_rows(parts)
+    obs = torch.tensor(rows[:10], dtype=torch.float32)
+    expected = (rows[:10] - rows.mean(0)) / rows.std(0)
+    assert normalizer(obs).dtype == torch.float32
+    np.testing.assert_allclose(normalizer(obs), expected, atol=1e-5)
+    np.testing.assert_allclose(normalizer(obs.view(2, 5, 3)), expected.reshape(2, 5, 3), atol=1e-5)
+
+
+def test_observations_are_cut_at_ten_deviations():
+    normalizer = ObsNormalizer(1)
+    normalizer.update(torch.tensor([[-1.0], [1.0]]))
+    obs = torch.tensor([[-1e9], [-10.1], [-9.5], [9.5], [10.1], [1e9]])
+    assert normalizer(obs).flatten().tolist() == pytest.approx([-10, -10, -9.5, 9.5, 10, 10])
+
+
+def test_a_feature_that_never_changes_is_0_and_far_away_once_it_does():
+    normalizer = ObsNormalizer(1)
+    normalizer.update(torch.full((7, 1), 0.3))
+    assert normalizer(torch.tensor([0.3])).item() == pytest.approx(0, abs=1e-3)
+    assert normalizer(torch.tensor([0.5])).item() == 10
+
+
+def test_looking_at_observations_does_not_count_them():
+    normalizer = ObsNormalizer(2)
+    normalizer(torch.ones(5, 2))
+    assert normalizer.count.item() == 0
+
+
+def test_actor_and_critic_look_through_one_normaliser_that_both_save():
+    trainer = PPO("Pendulum-v1", SMALL)
+    assert trainer.policy.net[0] is trainer.critic.net[0] is trainer.obs_normalizer
+    trainer.learn()
+    for network in (trainer.policy, trainer.critic):
+        state = network.state_dict()
+        assert state["net.0.count"].item() == 96
+        assert torch.equal(state["net.0.mean"], trainer.obs_normalizer.mean)
+        assert torch.equal(state["net.0.var"], trainer.obs_normalizer.var)
+
+
+def test_statistics_are_nothing_that_is_trained():
+    # 3 features, 8 hidden units, 1 action or value; the Gaussian has a width of its own.
+    policy, critic = 3 * 8 + 8 + 8 + 1 + 1, 3 * 8 + 8 + 8 + 1
+    assert len(PPO("Pendulum-v1", SMALL).optimizer.vector) == policy + critic
+
+
+def test_without_being_asked_for_nothing_is_normalised():
+    plain = dataclasses.replace(SMALL, normalize_obs=False, normalize_rewards=False)
+    trainer, rollouts = learn_and_watch(plain)
+    assert trainer.obs_normalizer is None
+    assert trainer.reward_normalizer is None
+    obs = rollouts[0].obs
+    net = trainer.policy.net
+    by_hand = torch.tanh(obs @ net[0].weight.T + net[0].bias) @ net[2].weight.T + net[2].bias
+    torch.testing.assert_close(trainer.policy(obs)[..., :1], by_hand)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_statistics_are_those_of_all_observations_collected(env_id):
+    trainer, rollouts = learn_and_watch(env_id=env_id)
+    rows = all_rows([rollout.obs.double() for rollout in rollouts])
+    assert len(rows) == 96 == trainer.obs_normalizer.count.item()
+    np.testing.assert_allclose(trainer.obs_normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(trainer.obs_normalizer.var, rows.var(0), rtol=1e-10)
+
+
+def test_the_statistics_change_only_between_two_updates():
+    trainer, seen = PPO("Pendulum-v1", SMALL), []
+    for network in (trainer.policy, trainer.critic):
+        network.register_forward_pre_hook(
+            lambda *_: seen.append((trainer.env_steps, trainer.obs_normalizer.count.item()))
+        )
+    trainer.learn()
+    # An update looks 8 times to act, twice for the values, and twice at each of 8 minibatches.
+    assert seen == [(steps, steps) for steps in (0, 32, 64) for _ in range(8 + 2 + 16)]
+
+
+def test_evaluation_looks_through_the_normaliser_too():
+    trainer, rollouts = learn_and_watch(dataclasses.replace(SMALL, learning_rate=0.05))
+    rows = all_rows([rollout.obs.double() for rollout in rollouts])
+    hidden, last = (
+        (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
+        for layer in (trainer.policy.net[1], trainer.policy.net[3])
+    )
+
+    def play(mean, std):
+        env, total, over = gym.make("Pendulum-v1"), 0.0, False
+        obs, _ = env.reset(seed=7)
+        while not over:
+            seen = ((obs - mean) / std).clip(-10, 10)
+            action = last[0] @ np.tanh(hidden[0] @ seen + hidden[1]) + last[1]
+            obs, reward, terminated, truncated, _ = env.step(action.clip(-2, 2).astype(np.float32))
+            total, over = total + reward, terminated or truncated
+        return total
+
+    earned = evaluate(trainer.policy, "Pendulum-v1", num_episodes=1, seed=7).item()
+    assert earned == pytest.approx(play(rows.mean(0), rows.std(0)), rel=1e-4)
+    assert earned != pytest.approx(play(0, 1), rel=1e-2)
+
+
+# ------------------------------------------------------------------ rewards
+
+
+def paid(rewards, terminated, truncated):
+    fields = dict.fromkeys(Rollout._fields, torch.zeros(0))
+    given = {"rewards": rewards, "terminated": terminated, "truncated": truncated}
+    return Rollout(**fields | given)
+
+
+def forward_sums(rewards, ended, gamma):
+    """Σ_k γ^k r_{t-k} over the steps of t's episode, by a loop over episodes; [T, N]."""
+    sums = np.zeros(rewards.shape)
+    for column in range(rewards.shape[1]):
+        start = 0
+        for t in range(rewards.shape[0]):
+            weights = gamma ** np.arange(t - start, -1, -1.0)
+            sums[t, column] = weights @ rewards[start : t + 1, column]
+            if ended[t, column]:
+                start = t + 1
+    return sums
+
+
+# Column 0 ends by the world, column 1 by a time limit, column 2 by both, column 3 never; of the
+# rollouts' six steps, an end at the last one must not be carried over either.
+ENDS = {
+    "terminated": [[(1, 0), (3, 0), (5, 2)], [(0, 0), (5, 0)]],
+    "truncated": [[(2, 1), (5, 2)], [(4, 1), (2, 2)]],
+}
+
+
+def two_rollouts(offset):
+    rewards = [offset + x.float() for x in batches([(6, 4), (6, 4)], seed=3)]
+    flags = {name: [torch.zeros(6, 4, dtype=torch.bool) for _ in range(2)] for name in ENDS}
+    for name, both in ENDS.items():
+        for flag, places in zip(flags[name], both, strict=True):
+            for place in places:
+                flag[place] = True
+    return [paid(*fields) for fields in zip(rewards, *flags.values(), strict=True)]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 1.0])
+def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(gamma):
+    rollouts = two_rollouts(offset=2.0)
+    rewards = np.concatenate([rollout.rewards.double().numpy() for rollout in rollouts])
+    ended = np.concatenate([(r.terminated | r.truncated).numpy() for r in rollouts])
+    sums = forward_sums(rewards, ended, gamma)
+    normalizer = RewardNormalizer(4, gamma=gamma)
+    for i, rollout in enumerate(rollouts):
+        scaled = normalizer(rollout)
+        deviation = sums[: 6 * (i + 1)].std()
+        assert scaled.dtype == torch.float32
+        np.testing.assert_allclose(scaled, rollout.rewards / deviation, rtol=1e-5)
+    assert normalizer.count.item() == 48
+    assert normalizer.mean.item() == pytest.approx(sums.mean(), rel=1e-6)
+
+
+def test_sums_begin_anew_after_an_end_and_go_on_over_a_rollouts_edge():
+    # γ = 1/2 and rewards of 1: 1, 1.5 and, over the edge, 1.75; but 1 after an end.
+    ones, no = torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)
+    last = torch.tensor([[False, False], [True, False]])
+    for ends in ((last, no), (no, last), (last, last)):
+        normalizer = RewardNormalizer(2, gamma=0.5)
+        normalizer(paid(ones, *ends))
+        assert normalizer.mean.item() == pytest.approx((1 + 1.5 + 1 + 1.5) / 4)
+        normalizer(paid(ones, no, no))
+        after_an_end, going_on = 1 + 1.5, 1.75 + 1.875
+        assert normalizer.mean.item() == pytest.approx((5 + after_an_end + going_on) / 8)
+
+
+def test_rewards_are_scaled_but_not_shifted():
+    (rollout, _) = two_rollouts(offset=0.0)
+    scaled = RewardNormalizer(4, gamma=0.9)(rollout)
+    assert torch.equal(scaled.sign(), rollout.rewards.sign())
+    nothing = paid(torch.zeros(6, 4), rollout.terminated, rollout.truncated)
+    assert RewardNormalizer(4, gamma=0.9)(nothing).tolist() == torch.zeros(6, 4).tolist()
+
+
+@pytest.mark.parametrize("gamma", [-0.01, 1.01, float("nan")])
+def test_a_discount_out_of_range_is_refused(gamma):
+    with pytest.raises(ValueError, match=r"^gamma is .*, expected a number in \[0, 1\]$"):
+        RewardNormalizer(4, gamma=gamma)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_the_trainer_learns_from_scaled_rewards_and_reports_them_as_paid(env_id, monkeypatch):
+    given = []
+
+    def watched(rewards, *args, **kwargs):
+        given.append(rewards)
+        return gae(rewards, *args, **kwargs)
+
+    monkeypatch.setattr("ppo_lib.ppo.gae", watched)
+    config = dataclasses.replace(SMALL, num_steps=208, total_steps=3 * 832)
+    trainer, rollouts = learn_and_watch(config, env_id)
+    rewards = np.concatenate([rollout.rewards.double().numpy() for rollout in rollouts])
+    ended = np.concatenate([(r.terminated | r.truncated).numpy() for r in rollouts])
+    sums = forward_sums(rewards, ended, config.gamma)
+    assert ended.any()
+    for i, rollout in enumerate(rollouts):
+        deviation = sums[: 208 * (i + 1)].std()
+        np.testing.assert_allclose(given[i], rollout.rewards / deviation, rtol=1e-5, atol=1e-7)
+    returns = [r for rollout in rollouts for r in rollout.episode_returns.tolist()]
+    assert [r for _, r, _ in trainer.history.episodes] == returns
+    whole = rewards[: np.argmax(ended[:, 0]) + 1, 0].sum()
+    assert any(r == pytest.approx(whole, rel=1e-6) for r in returns)

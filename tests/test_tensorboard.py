@@ -1,0 +1,83 @@
+"""TensorBoard: the events hold the history, and nothing is imported for who does not ask."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ppo_lib import PPO, PPOConfig
+from ppo_lib.tensorboard import TensorBoard
+
+# CartPole's episodes are longer than 8 steps: some rollouts see no end of one.
+SMALL = PPOConfig(
+    total_steps=96, num_envs=2, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
+)
+
+WITHOUT = """
+import sys
+import ppo_lib
+config = ppo_lib.PPOConfig(total_steps=1024, loss="kl", normalize_obs=True)
+trainer = ppo_lib.PPO("CartPole-v1", config)
+assert len(trainer.learn()) == 2
+ppo_lib.evaluate(trainer.policy, "CartPole-v1", num_episodes=1, seed=0)
+slow = ("torch.utils.tensorboard", "tensorboard", "tyro", "torch._dynamo", "matplotlib", "PIL")
+print([name for name in slow if name in sys.modules])
+"""
+
+
+def scalars(folder):
+    """What the events say: {name: [(step, value), …]}."""
+    events = EventAccumulator(str(folder)).Reload()
+    assert events.Tags()["tensors"] == []
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+@pytest.mark.parametrize("loss", ["clip", "kl"])
+def test_every_column_is_in_the_events_against_environment_steps(loss, tmp_path):
+    trainer = PPO("CartPole-v1", dataclasses.replace(SMALL, loss=loss))
+    rows = trainer.learn(TensorBoard(tmp_path)).rows
+    written = scalars(tmp_path)
+    assert ("kl_coef" in written) == (loss == "kl")
+    assert written.keys() == rows[0].keys() - {"env_steps"}
+    blanks = 0
+    for name, points in written.items():
+        expected = [
+            (16 * (i + 1), np.float32(row[name]))
+            for i, row in enumerate(rows)
+            if not math.isnan(row[name])
+        ]
+        assert points == expected, name
+        blanks += 6 - len(expected)
+    assert blanks > 0
+    assert not any(math.isnan(value) for points in written.values() for _, value in points)
+
+
+def test_events_can_be_read_while_training_goes_on(tmp_path):
+    lengths = []
+    trainer = PPO("CartPole-v1", SMALL)
+    trainer.learn(
+        TensorBoard(tmp_path), lambda _: lengths.append(len(scalars(tmp_path)["entropy"]))
+    )
+    assert lengths == [1, 2, 3, 4, 5, 6]
+
+
+def test_writing_events_does_not_stop_training_or_change_it(tmp_path):
+    watched, alone = PPO("CartPole-v1", SMALL), PPO("CartPole-v1", SMALL)
+    watched.learn(TensorBoard(tmp_path))
+    alone.learn()
+    assert watched.env_steps == alone.env_steps == 96
+    assert watched.optimizer.vector.tolist() == alone.optimizer.vector.tolist()
+
+
+def test_nothing_is_imported_or_written_unless_asked_for(tmp_path):
+    python = [sys.executable, "-W", "error", "-c", WITHOUT]
+    done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+    assert list(tmp_path.iterdir()) == []

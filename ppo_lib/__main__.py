@@ -20,7 +20,7 @@ import tyro
 
 from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
 from ppo_lib.evaluate import evaluate
-from ppo_lib.film import save_film
+from ppo_lib.film import checked_film_path, save_film
 from ppo_lib.ppo import PPO, PPOConfig
 from ppo_lib.ranks import rank, sum_over_ranks
 from ppo_lib.settings import settings
@@ -81,6 +81,8 @@ def train(env_id: str, options: Train) -> None:
 
 def play(options: Evaluate) -> None:
     """Evaluate the agent of a checkpoint."""
+    if options.film is not None:
+        checked_film_path(options.film)
     trainer = load_checkpoint(options.checkpoint, device="cpu")
     agent, kwargs = (trainer.policy, trainer.env_id), trainer.env_kwargs
     greedy, seed = not options.draw, options.seed
@@ -148,7 +150,7 @@ def main() -> int:
         dist.init_process_group()
     try:
         run(words)
-    except (ValueError, OSError, gym.error.Error) as error:
+    except (ValueError, OSError, ImportError, gym.error.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:

@@ -24,29 +24,30 @@ def save_checkpoint(trainer: PPO, path: str | Path) -> None:
         path: the file; folders on the way to it are made.
 
     Raises:
-        ValueError: if the trainer's ``env_kwargs`` hold more than numbers, strings, booleans and
-            lists and dictionaries of them.
+        ValueError: if the trainer's ``env_kwargs`` hold what would be read back as something
+            else, or not at all.
     """
     path = Path(path)
-    try:
-        env_kwargs = json.dumps(trainer.env_kwargs)
-    except TypeError as error:
-        found = f"env_kwargs is {trainer.env_kwargs}, expected what JSON can hold"
-        raise ValueError(f"{found}: only that can be read back") from error
+    env_kwargs = json.dumps(trainer.env_kwargs, default=lambda _: None)
+    require(
+        json.loads(env_kwargs) == trainer.env_kwargs,
+        f"env_kwargs is {trainer.env_kwargs}, expected what JSON can hold: numbers, strings, "
+        "True, False, None, lists, and dictionaries with strings as keys",
+    )
     rewards = trainer.reward_normalizer
     state = {
         "format": FORMAT,
         "env_id": trainer.env_id,
         "env_kwargs": env_kwargs,
-        "config": dataclasses.asdict(trainer.config),
+        "config": _plain(dataclasses.asdict(trainer.config)),
         "policy": trainer.policy.state_dict(),
         "critic": trainer.critic.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "reward_normalizer": None if rewards is None else rewards.state_dict(),
         "generator": trainer.generator.get_state(),
-        "kl_coef": trainer.kl_coef,
+        "kl_coef": float(trainer.kl_coef),
         "env_steps": trainer.env_steps,
-        "rows": trainer.history.rows,
+        "rows": [_plain(row) for row in trainer.history.rows],
         "episodes": trainer.history.episodes,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,3 +94,8 @@ def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
     trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
     trainer.history.rows, trainer.history.episodes = state["rows"], state["episodes"]
     return trainer
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same with Python's own floats; numpy's are floats too, and are not read back."""
+    return {name: float(x) if isinstance(x, float) else x for name, x in fields.items()}

@@ -31,8 +31,7 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
     Raises:
         ValueError: if the suffix is another one.
     """
-    path = Path(path)
-    require(path.suffix in SUFFIXES, f"path is {path}, expected a name in {', '.join(SUFFIXES)}")
+    path = checked_film_path(path)
     keep = partial(RenderCollection, reset_clean=False)
     envs = make_envs(env_id, 1, render_mode="rgb_array", wrappers=[keep], **kwargs)
     steps = len(play_episodes(envs, policy, seed=seed).rewards)
@@ -42,3 +41,10 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
     envs.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
     return len(frames)
+
+
+def checked_film_path(path: str | Path) -> Path:
+    """The path of a film, refused unless its suffix is one of `SUFFIXES`."""
+    path = Path(path)
+    require(path.suffix in SUFFIXES, f"path is {path}, expected a name in {', '.join(SUFFIXES)}")
+    return path

@@ -145,7 +145,6 @@ def test_the_file_is_read_without_running_code(tmp_path):
     assert {type(number) for episode in state["episodes"] for number in episode} == {int, float}
 
 
-@pytest.mark.xfail(reason="np.float64 is a float, is stored as an object, and can't be loaded")
 def test_numbers_of_numpy_in_a_configuration_are_read_back_too(tmp_path):
     config = dataclasses.replace(KL, kl_coef=np.float64(0.5), learning_rate=np.float64(1e-3))
     trainer = learned(config)
@@ -273,7 +272,6 @@ def test_arguments_that_a_file_cannot_hold_are_refused_and_the_older_file_stays(
     assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]
 
 
-@pytest.mark.xfail(reason="json writes a tuple as a list and a number in a key as a string")
 @pytest.mark.parametrize("notes", [(1, 2), {1: 2}])
 def test_arguments_that_would_be_read_back_as_others_are_refused(notes, tmp_path):
     with pytest.raises(ValueError, match=r"^env_kwargs is "):

@@ -1,5 +1,6 @@
 """The trainer: what the book assembles, with every number of it in one configuration."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,13 +97,17 @@ class PPOConfig:
             self._refuse(name, lambda x: _is_int(x) and x >= 1, "an integer of at least 1")
         self._refuse("seed", lambda x: _is_int(x) and x >= 0, "an integer of at least 0")
         for name in ("gamma", "gae_lambda"):
-            self._refuse(name, lambda x: 0 <= x <= 1, "a number in [0, 1]")
+            self._refuse(name, lambda x: _is_real(x) and 0 <= x <= 1, "a number in [0, 1]")
         for name in ("learning_rate", "clip_range", "kl_target", "max_grad_norm"):
-            self._refuse(name, lambda x: 0 < x < float("inf"), "a number above 0")
+            self._refuse(name, lambda x: _is_real(x) and 0 < x < math.inf, "a number above 0")
         for name in ("max_kl", "value_clip_range"):
-            self._refuse(name, lambda x: x is None or 0 < x < float("inf"), "a number above 0")
+            self._refuse(
+                name, lambda x: x is None or (_is_real(x) and 0 < x < math.inf), "a number above 0"
+            )
         for name in ("kl_coef", "vf_coef", "ent_coef"):
-            self._refuse(name, lambda x: 0 <= x < float("inf"), "a number of at least 0")
+            self._refuse(
+                name, lambda x: _is_real(x) and 0 <= x < math.inf, "a number of at least 0"
+            )
         for name in ("anneal_learning_rate", "anneal_clip_range"):
             self._refuse(name, lambda x: isinstance(x, bool), "True or False")
         for name in ("normalize_advantages", "normalize_obs", "normalize_rewards"):
@@ -424,6 +429,11 @@ def _own_steps(index: Tensor, num_envs: int) -> tuple[Tensor, Tensor]:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    # Not numpy's float32, nor a tensor: a checkpoint could not be read back.
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_device(value: object) -> bool:

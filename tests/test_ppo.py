@@ -82,7 +82,7 @@ REFUSED = {
     "num_steps": [0, -1, 64.0],
     "num_epochs": [0, -1, 4.0],
     "minibatch_size": [0, -1, 128.0, 513],
-    "learning_rate": [0, -1e-3, NAN, INF, "fast", None],
+    "learning_rate": [0, -1e-3, NAN, INF, "fast", None, True, np.float32(1e-3), np.array(1e-3)],
     "anneal_learning_rate": [0, 1, None, "yes"],
     "gamma": [-0.01, 1.01, NAN, "high", None],
     "gae_lambda": [-0.01, 1.01, NAN, None],

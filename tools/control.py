@@ -6,16 +6,13 @@ runs of the others are kept.
 
 import argparse
 import json
-import os
-import platform
-import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import gymnasium
 import torch
+from stored import store
 
 from ppo_lib import PPO, evaluate
 from ppo_lib.settings import settings
@@ -75,22 +72,8 @@ def main() -> None:
     for env_id in named:
         mine = [run for job, run in zip(jobs, runs, strict=True) if job[0] == env_id]
         environments[env_id] = {"config": asdict(settings(env_id)), "runs": mine}
-    data = {
-        "made_by": "make control",
-        "made_with": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "gymnasium": gymnasium.__version__,
-            "platform": platform.platform(),
-            "cores": os.cpu_count(),
-        },
-        "environments": {
-            env_id: environments[env_id] for env_id in SEEDS if env_id in environments
-        },
-    }
-    # A list of numbers stands on one line.
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), json.dumps(data, indent=1))
-    DATA.write_text(text + "\n", encoding="utf-8")
+    ordered = {env_id: environments[env_id] for env_id in SEEDS if env_id in environments}
+    store(DATA, "make control", {"environments": ordered})
 
 
 if __name__ == "__main__":

@@ -10,17 +10,14 @@ one beyond it is tried too.
 
 import argparse
 import json
-import os
-import platform
-import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from itertools import product
 
-import gymnasium
 import numpy as np
 import torch
+from stored import store
 
 from ppo_lib import ladder
 
@@ -74,24 +71,8 @@ def main() -> None:
     rungs = {} if len(named) == len(ladder.RUNGS) else json.loads(ladder.DATA.read_text())["rungs"]
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         rungs |= {rung: climb(executor, rung) for rung in named}
-    data = {
-        "made_by": "make ladder",
-        "made_with": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "gymnasium": gymnasium.__version__,
-            "numpy": np.__version__,
-            "platform": platform.platform(),
-            "cores": os.cpu_count(),
-        },
-        "env_id": ladder.ENV_ID,
-        "total_steps": ladder.TOTAL_STEPS,
-        "rungs": rungs,
-    }
-    # A list of numbers stands on one line.
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), json.dumps(data, indent=1))
-    ladder.DATA.parent.mkdir(exist_ok=True)
-    ladder.DATA.write_text(text + "\n", encoding="utf-8")
+    data = {"env_id": ladder.ENV_ID, "total_steps": ladder.TOTAL_STEPS, "rungs": rungs}
+    store(ladder.DATA, "make ladder", data)
     for row in ladder.table(ladder.load()):
         print(row)
         best, used = rungs[row.rung]["learning_rate"], ladder.LEARNING_RATES[row.rung]

@@ -63,16 +63,20 @@ class Evaluate:
 
 
 def train(env_id: str, options: Train) -> None:
-    """Train, with a checkpoint every minute and at the end, or when interrupted."""
+    """Train, with a checkpoint every minute and at the end, whatever ends it."""
     path, callbacks = options.checkpoint, []
     require(not path.exists(), f"checkpoint is {path}, which is there already: name another file")
     if options.tensorboard is not None:
         callbacks.append(TensorBoard(options.tensorboard))
     trainer = PPO(env_id, options.config)
-    history = trainer.learn(*callbacks, _save_now_and_then(path), _stop_when_interrupted())
+    try:
+        history = trainer.learn(*callbacks, _save_now_and_then(path), _stop_when_interrupted())
+    finally:
+        # What was learned is kept, too, if a number that is not finite ends training.
+        if rank() == 0 and trainer.env_steps > 0:
+            save_checkpoint(trainer, path)
     if rank() > 0:
         return
-    save_checkpoint(trainer, path)
     speed = history["steps_per_second"].mean()
     print(f"{trainer.env_steps:,} steps, {speed:,.0f} a second")
     print(f"mean return of the last 20 episodes: {history.recent_return():.1f}")

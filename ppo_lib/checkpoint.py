@@ -10,7 +10,7 @@ import torch
 from ppo_lib.ppo import PPO, PPOConfig
 from ppo_lib.validate import require
 
-FORMAT = 1
+FORMAT = 2  #: 1 had a layer of a network where there is one module for all of them now
 
 
 def save_checkpoint(trainer: PPO, path: str | Path) -> None:
@@ -69,7 +69,7 @@ def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, or a change is refused.
+        ValueError: if the file is no checkpoint, or a change is refused or no field.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,6 +80,12 @@ def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
     except Exception as error:
         raise ValueError(f"path is {path}, expected a file of save_checkpoint") from error
     require(known, f"{path} has format {state['format']}, expected {FORMAT}")
+    for name in changes:
+        require(
+            name in state["config"],
+            f"{name} is {changes[name]!r}, expected no such field; "
+            f"PPOConfig has {', '.join(state['config'])}",
+        )
     for name in ("hidden_sizes", "normalize_obs", "normalize_rewards"):
         require(
             changes.get(name, state["config"][name]) == state["config"][name],

@@ -19,9 +19,8 @@ class Categorical:
     @staticmethod
     def sample(params: Tensor, generator: torch.Generator) -> Tensor:
         """Draw an action from each distribution, ``[...]`` int64."""
-        probs = params.softmax(-1).reshape(-1, params.shape[-1])
-        drawn = torch.multinomial(probs, 1, generator=generator)
-        return drawn.reshape(params.shape[:-1])
+        times = torch.empty_like(params).exponential_(generator=generator)
+        return (params.softmax(-1) / times).argmax(-1)
 
     @staticmethod
     def mode(params: Tensor) -> Tensor:

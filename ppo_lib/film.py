@@ -30,6 +30,7 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
 
     Raises:
         ValueError: if the suffix is another one.
+        FileNotFoundError: if the folder is not there.
     """
     path = checked_film_path(path)
     keep = partial(RenderCollection, reset_clean=False)
@@ -44,7 +45,9 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
 
 
 def checked_film_path(path: str | Path) -> Path:
-    """The path of a film, refused unless its suffix is one of `SUFFIXES`."""
+    """The path of a film, refused unless it ends in one of `SUFFIXES` and its folder exists."""
     path = Path(path)
     require(path.suffix in SUFFIXES, f"path is {path}, expected a name in {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {path}, expected one in a folder that is there")
     return path

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 class History:
     """Rows of numbers, one an update; ``history["approx_kl"]`` is a column.
 
-    Columns: ``env_steps`` so far; ``policy_loss``, ``value_loss``, ``entropy``, ``approx_kl``,
-    ``clip_fraction`` and ``grad_norm`` (before it was scaled down), each the mean over the
-    update's gradient steps; ``gradient_steps``, their number; ``explained_variance`` of the
-    critic before the update; ``learning_rate``; ``clip_range`` ε; with the loss "kl",
-    ``kl_coef`` β; ``steps_per_second``; ``episode_return`` and ``episode_length``, the means of
-    the episodes that ended while the data was collected, NaN if none did.
+    Columns: ``env_steps`` so far; ``policy_loss``, ``value_loss``, ``entropy``, ``approx_kl`` and
+    ``clip_fraction``, each the mean over the rows of all the update's minibatches; ``grad_norm``
+    before it was scaled down, the mean over the gradient steps; ``gradient_steps``, their number;
+    ``explained_variance`` of the critic before the update; ``learning_rate``; ``clip_range`` ε;
+    with the loss "kl", ``kl_coef`` β; ``steps_per_second``; ``episode_return`` and
+    ``episode_length``, the means of the episodes that ended while the data was collected, NaN if
+    none did.
 
     Attributes:
         rows: one dictionary an update.

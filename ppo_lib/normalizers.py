@@ -57,13 +57,31 @@ class ObsNormalizer(RunningMoments):
     Args:
         size: the number of features of an observation.
 
+    Attributes:
+        center: ``[size]`` float32, the mean.
+        scale: ``[size]`` float32, 1 over the standard deviation.
+
     ``forward`` takes observations ``[..., size]`` float32 and gives the same shape, within ±10.
     """
 
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        # Kept, since they are used thousands of times between two updates.
+        self.register_buffer("center", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def update(self, rows: Tensor) -> None:
+        """Count rows ``[..., size]`` in."""
+        super().update(rows)
+        self.center.copy_(self.mean)
+        self.scale.copy_((self.var + 1e-8).rsqrt())
+
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise."""
-        scale = (self.var + 1e-8).rsqrt()
-        return ((obs - self.mean.float()) * scale.float()).clamp(-10.0, 10.0)
+        return ((obs - self.center) * self.scale).clamp(-10.0, 10.0)
 
 
 class RewardNormalizer(RunningMoments):

@@ -72,7 +72,7 @@ def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor)
 
 def clipped_surrogate_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Tensor:
     """-mean(min(ρ Â, clip(ρ, 1-ε, 1+ε) Â)) (eq-e13; arXiv:1707.06347, equation 7).
 
     Args:
@@ -82,15 +82,14 @@ def clipped_surrogate_loss(
         clip_range: ε, above 0.
 
     Returns:
-        The loss, a scalar, and the `ratio_statistics`.
+        The loss, a scalar.
     """
     require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     ratio = importance_ratio(log_probs, old_log_probs)
     advantages = advantages.detach()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    loss = -torch.min(ratio * advantages, clipped * advantages).mean()
-    return loss, ratio_statistics(log_probs, old_log_probs, clip_range=clip_range)
+    return -torch.min(ratio * advantages, clipped * advantages).mean()
 
 
 @torch.no_grad()
@@ -108,6 +107,7 @@ def ratio_statistics(
         Scalars: ``approx_kl``, the mean of `kl_k3`, and ``clip_fraction``, the share of steps
         whose ratio lies outside [1-ε, 1+ε].
     """
+    require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
     outside = (importance_ratio(log_probs, old_log_probs) - 1).abs() > clip_range
     return {
         "approx_kl": kl_k3(log_probs, old_log_probs).mean(),

@@ -1,5 +1,6 @@
 """Adam over parameters that lie in one vector: a gradient, its length and a step are one tensor."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -40,7 +41,7 @@ class Adam:
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     @torch.no_grad()
-    def step(self, gradient: Tensor, *, learning_rate: float, max_norm: float) -> Tensor:
+    def step(self, gradient: Tensor, *, learning_rate: float, max_norm: float) -> float:
         """Go one step down a gradient that is first scaled down to ``max_norm``.
 
         Args:
@@ -49,10 +50,19 @@ class Adam:
             max_norm: the greatest Euclidean length that is let through, above 0.
 
         Returns:
-            The length that the gradient had, a scalar.
+            The length that the gradient had.
+
+        Raises:
+            ValueError: if that is not finite; no parameter has changed then.
         """
-        norm = gradient.norm()
-        gradient = gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        norm = gradient.norm().item()
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"gradient has length {norm}, expected a finite one: "
+                "a smaller learning_rate or normalize_rewards may help"
+            )
+        if norm > max_norm:
+            gradient = gradient * (max_norm / (norm + 1e-6))
         adam(
             [self.vector],
             [gradient],

@@ -1,13 +1,12 @@
 """Policies and critics: what maps a state to a distribution of actions, and to a value."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian
-from ppo_lib.validate import require
+from ppo_lib.mlp import MLP
 
 
 class Policy(nn.Module):
@@ -69,7 +68,7 @@ class CategoricalPolicy(Policy):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden_sizes, num_actions], generator, last_gain=0.01)
+        self.net = MLP([obs_dim, *hidden_sizes, num_actions], generator, last_gain=0.01)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The logits of the actions."""
@@ -100,7 +99,7 @@ class GaussianPolicy(Policy):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden_sizes, action_dim], generator, last_gain=0.01)
+        self.net = MLP([obs_dim, *hidden_sizes, action_dim], generator, last_gain=0.01)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -124,28 +123,8 @@ class Critic(nn.Module):
         self, obs_dim: int, hidden_sizes: Sequence[int], generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden_sizes, 1], generator, last_gain=1.0)
+        self.net = MLP([obs_dim, *hidden_sizes, 1], generator, last_gain=1.0)
 
     def forward(self, obs: Tensor) -> Tensor:
         """The values of the observations."""
         return self.net(obs).squeeze(-1)
-
-
-def mlp(sizes: Sequence[int], generator: torch.Generator, *, last_gain: float) -> nn.Sequential:
-    """Linear layers with tanh between them, orthogonal weights and zero biases.
-
-    Args:
-        sizes: the number of inputs, of each hidden layer's units, and of outputs.
-        generator: draws the weights.
-        last_gain: the scale of the last layer; the others have √2.  At 0.01 a policy starts
-            almost uniform (arXiv:2006.05990).
-    """
-    require(min(sizes) >= 1, f"sizes is {list(sizes)}, expected every layer to be at least 1 wide")
-    layers: list[nn.Module] = []
-    for i, (width_in, width_out) in enumerate(pairwise(sizes)):
-        last = i == len(sizes) - 2
-        linear = nn.utils.skip_init(nn.Linear, width_in, width_out)
-        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
-    return nn.Sequential(*layers)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppo_lib.envs import make_envs
 from ppo_lib.history import History
@@ -18,6 +18,7 @@ from ppo_lib.objectives import (
     adapt_kl_coef,
     clipped_surrogate_loss,
     explained_variance,
+    kl_k3,
     kl_penalty_loss,
     normalize_advantages,
     ratio_statistics,
@@ -149,10 +150,6 @@ class PPOConfig:
         return self.total_steps // self.batch_size
 
 
-#: What a gradient step sees, besides the length of its gradient.
-STATISTICS = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
-
-
 class Batch(NamedTuple):
     """The B steps of an update, or of a minibatch, that this rank has."""
 
@@ -162,6 +159,16 @@ class Batch(NamedTuple):
     dist_params: Tensor  #: ``[B, P]``, its parameters
     values: Tensor  #: ``[B]``, V_φ(s) before the update
     returns: Tensor  #: ``[B]``, what V_φ is trained towards
+
+
+class Seen(NamedTuple):
+    """What a gradient step has seen of the B steps that this rank has, without gradients."""
+
+    policy_loss: Tensor  #: scalar
+    value_loss: Tensor  #: scalar
+    dist_params: Tensor  #: ``[B, P]``
+    log_probs: Tensor  #: ``[B]``, log π_θ(a | s)
+    old_log_probs: Tensor  #: ``[B]``, log π_θ'(a | s)
 
 
 class PPO:
@@ -201,7 +208,7 @@ class PPO:
         if c.normalize_obs:
             self.obs_normalizer = ObsNormalizer(self.envs.single_observation_space.shape[0])
             for network in networks:
-                network.net.insert(0, self.obs_normalizer)
+                network.net = nn.Sequential(self.obs_normalizer, network.net)
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:
             self.reward_normalizer = RewardNormalizer(self.envs.num_envs, gamma=c.gamma)
@@ -275,9 +282,9 @@ class PPO:
         batch = Batch(*(x.flatten(0, 1).to(c.device) for x in (*old, values, returns)))
         # Of all ranks, since a minibatch is drawn, and its advantages normalised, among all.
         advantages, values, returns = (gather_columns(x) for x in (advantages, values, returns))
-        seen = self._descend(batch, advantages.flatten().to(c.device))
-        row = {name: sum(step[name] for step in seen) / len(seen) for name in seen[0]}
-        row["gradient_steps"] = len(seen)
+        norms, seen = self._descend(batch, advantages.flatten().to(c.device))
+        row = self._statistics(seen) | {"grad_norm": sum(norms) / len(norms)}
+        row["gradient_steps"] = len(norms)
         row["explained_variance"] = explained_variance(values, returns)
         row["learning_rate"], row["clip_range"] = self._learning_rate, self._clip_range
         if c.loss == "kl":
@@ -287,76 +294,105 @@ class PPO:
             self.obs_normalizer.update(rollout.obs.to(c.device))
         return row
 
-    def _descend(self, batch: Batch, advantages: Tensor) -> list[dict[str, float]]:
-        """The gradient steps of one update, and what each has seen; ``advantages`` ``[T N]``."""
-        c, seen = self.config, []
+    def _descend(self, batch: Batch, advantages: Tensor) -> tuple[list[float], list[Seen]]:
+        """The gradient steps of one update: the length of every gradient, and what was seen.
+
+        Args:
+            batch: the steps of this rank.
+            advantages: ``[T N]``, of all ranks.
+        """
+        c = self.config
+        norms: list[float] = []
+        seen: list[Seen] = []
         for _ in range(c.num_epochs):
             for index in minibatches(c.batch_size, c.minibatch_size, self.generator):
                 weights = advantages[index]
                 if c.normalize_advantages:
                     weights = normalize_advantages(weights)
                 gradient, step = self._gradient(batch, index, weights)
-                if c.max_kl is not None and seen and step["approx_kl"] > c.max_kl:
-                    return seen
-                norm = self.optimizer.step(
-                    gradient, learning_rate=self._learning_rate, max_norm=c.max_grad_norm
+                if c.max_kl is not None and norms and self._approx_kl(step) > c.max_kl:
+                    return norms, seen
+                norms.append(
+                    self.optimizer.step(
+                        gradient, learning_rate=self._learning_rate, max_norm=c.max_grad_norm
+                    )
                 )
-                seen.append(step | {"grad_norm": norm.item()})
-        return seen
+                seen.append(step)
+        return norms, seen
 
-    def _gradient(
-        self, batch: Batch, index: Tensor, weights: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The gradient of the loss of one minibatch, and what was seen on the way.
+    def _gradient(self, batch: Batch, index: Tensor, weights: Tensor) -> tuple[Tensor, Seen]:
+        """The gradient of the loss of one minibatch, and what was seen of this rank's steps.
 
         Args:
             batch: the steps of this rank.
             index: ``[B]``, the numbers of the minibatch's steps among those of all ranks.
             weights: ``[B]``, their advantages.
         """
-        share = 1.0
-        if num_ranks() > 1:
-            index, mine = _own_steps(index, self.config.num_envs)
-            share, weights = mine.double().mean().item(), weights[mine]
-        if share > 0:
-            loss, terms = self._loss(Batch(*(x[index] for x in batch)), weights)
-            gradient = self.optimizer.gradient(loss)
-            statistics = torch.stack([terms[name] for name in STATISTICS])
-        else:
-            gradient = torch.zeros_like(self.optimizer.vector)
-            statistics = gradient.new_zeros(len(STATISTICS))
-        if num_ranks() > 1:
-            # One message: a minibatch's mean is the mean of the ranks' means, by their shares.
-            both = sum_over_ranks(share * torch.cat([gradient, statistics]))
-            gradient, statistics = both.split([len(gradient), len(statistics)])
-        return gradient, dict(zip(STATISTICS, statistics.tolist(), strict=True))
+        if num_ranks() == 1:
+            return self._own_gradient(batch, index, weights)
+        index, mine = _own_steps(index, self.config.num_envs)
+        gradient, seen = self._own_gradient(batch, index, weights[mine])
+        # A minibatch's mean is the mean of the ranks' means, by their shares.
+        return sum_over_ranks(gradient * (len(index) / len(mine))), seen
 
-    def _loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of actor and critic together (eq-ppo-loss), and its terms."""
-        c = self.config
+    def _own_gradient(self, batch: Batch, index: Tensor, weights: Tensor) -> tuple[Tensor, Seen]:
+        """The same of this rank alone, 0 where it has no step of the minibatch."""
+        part = Batch(*(x[index] for x in batch))
+        if len(index) == 0:
+            zero = weights.new_zeros(())
+            seen = Seen(zero, zero, part.dist_params, part.log_probs, part.log_probs)
+            return torch.zeros_like(self.optimizer.vector), seen
+        loss, seen = self._loss(part, weights)
+        return self.optimizer.gradient(loss), seen
+
+    def _loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, Seen]:
+        """The loss of actor and critic together (eq-ppo-loss)."""
+        c, dist = self.config, self.policy.dist
         params = self.policy(batch.obs)
-        log_probs = self.policy.dist.log_prob(params, batch.actions)
-        both = log_probs, batch.log_probs
+        log_probs = dist.log_prob(params, batch.actions)
+        weighted = log_probs, batch.log_probs, advantages
         if c.loss == "clip":
-            policy_loss, moved = clipped_surrogate_loss(
-                *both, advantages, clip_range=self._clip_range
-            )
+            policy_loss = clipped_surrogate_loss(*weighted, clip_range=self._clip_range)
         else:
-            kl = self.policy.dist.kl(batch.dist_params, params)
-            policy_loss = kl_penalty_loss(*both, advantages, kl, kl_coef=self.kl_coef)
-            moved = ratio_statistics(*both, clip_range=self._clip_range)
+            kl = dist.kl(batch.dist_params, params)
+            policy_loss = kl_penalty_loss(*weighted, kl, kl_coef=self.kl_coef)
         old_values = None if c.value_clip_range is None else batch.values
         critic_loss = value_loss(
             self.critic(batch.obs), batch.returns, old_values, clip_range=c.value_clip_range
         )
         loss = policy_loss + c.vf_coef * critic_loss
-        # Without a weight the entropy is only looked at, and its gradient need not be found.
-        with torch.set_grad_enabled(c.ent_coef > 0):
-            entropy = self.policy.dist.entropy(params).mean()
         if c.ent_coef > 0:
-            loss = loss - c.ent_coef * entropy
-        terms = {"policy_loss": policy_loss, "value_loss": critic_loss, "entropy": entropy}
-        return loss, {name: term.detach() for name, term in (terms | moved).items()}
+            loss = loss - c.ent_coef * dist.entropy(params).mean()
+        seen = policy_loss, critic_loss, params, log_probs, batch.log_probs
+        return loss, Seen(*(x.detach() for x in seen))
+
+    @torch.no_grad()
+    def _approx_kl(self, step: Seen) -> float:
+        """The divergence that a minibatch shows, of all ranks."""
+        k3 = kl_k3(step.log_probs, step.old_log_probs)
+        total, count = sum_over_ranks(torch.stack([k3.sum(), torch.ones_like(k3).sum()]))
+        return (total / count).item()
+
+    @torch.no_grad()
+    def _statistics(self, seen: list[Seen]) -> dict[str, float]:
+        """Means over the steps of all minibatches of an update, of all ranks.
+
+        Taken once an update and not once a minibatch: many small operations become a few.
+        """
+        policy_losses, value_losses, *columns = zip(*seen, strict=True)
+        params, *both = (torch.cat(column) for column in columns)
+        sizes = params.new_tensor([len(step.log_probs) for step in seen])
+        count = sizes.sum()
+        means = {
+            "policy_loss": sizes @ torch.stack(policy_losses) / count,
+            "value_loss": sizes @ torch.stack(value_losses) / count,
+            "entropy": self.policy.dist.entropy(params).mean(),
+        } | ratio_statistics(*both, clip_range=self._clip_range)
+        sums = torch.stack([*means.values(), torch.ones_like(count)]) * count
+        if num_ranks() > 1:
+            # Nothing divided by nothing is no number; a rank that had no step adds nothing.
+            sums = sum_over_ranks(sums if count > 0 else torch.zeros_like(sums))
+        return dict(zip(means, (sums[:-1] / sums[-1]).tolist(), strict=True))
 
     @torch.no_grad()
     def _kl(self, batch: Batch) -> float:

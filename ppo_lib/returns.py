@@ -147,12 +147,11 @@ def gae(
 
 def _discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
     """x_t = terms_t + discounts_t x_{t+1}, from the last row to the first."""
-    sums = torch.empty_like(terms)
-    later = torch.zeros_like(terms[0])
-    for t in reversed(range(len(terms))):
-        later = terms[t] + discounts[t] * later
-        sums[t] = later
-    return sums
+    later, sums = torch.zeros_like(terms[0]), []
+    for term, discount in zip(terms.flip(0), discounts.flip(0), strict=True):
+        later = term + discount * later
+        sums.append(later)
+    return torch.stack(sums[::-1])
 
 
 def _check(*, rewards: Tensor, **others: Tensor) -> None:

@@ -72,7 +72,7 @@ class Collector:
             The rollout, on the CPU wherever the policy is.
 
         Raises:
-            ValueError: if an observation or a reward is not finite.
+            ValueError: if an observation, a reward or what the policy gives is not finite.
         """
         require(num_steps >= 1, f"num_steps is {num_steps}, expected at least 1")
         device = device_of(policy)
@@ -100,6 +100,7 @@ class Collector:
                 self._lengths[ended] = 0
                 self._obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
         obs, actions, params, next_obs = (torch.stack(x) for x in zip(*seen, strict=True))
+        _check_finite("dist_params", params.numpy())
         rewards, terminated, truncated = (np.stack(x) for x in zip(*paid, strict=True))
         return Rollout(
             obs,

@@ -223,6 +223,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         assert str(refusal.value) == f"path is {path}, where no file is; expected a checkpoint"
 
 
+def test_a_change_of_what_is_no_field_is_refused_by_name(tmp_path):
+    save_checkpoint(PPO("CartPole-v1", SMALL), tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match=r"^nonsense is 1, expected no such field; .* gamma, "):
+        load_checkpoint(tmp_path / "agent.pt", nonsense=1)
+
+
 def test_another_file_is_no_checkpoint(tmp_path):
     path = tmp_path / "agent.pt"
     save_checkpoint(PPO("CartPole-v1", SMALL), path)
@@ -231,7 +237,7 @@ def test_another_file_is_no_checkpoint(tmp_path):
         "empty": b"",
         "text": b"not a checkpoint\n",
         "cut off": checkpoint[: len(checkpoint) // 2],
-        "a pickle": pickle.dumps({"format": 1}),
+        "a pickle": pickle.dumps({"format": 2}),
     }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
@@ -244,7 +250,7 @@ def test_another_file_is_no_checkpoint(tmp_path):
 
 
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
-    torch.save({"format": 1, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    torch.save({"format": 2, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
     with pytest.raises(ValueError, match="expected a file of save_checkpoint"):
         load_checkpoint(tmp_path / "agent.pt")
     assert not (tmp_path / "trace").exists()
@@ -252,12 +258,12 @@ def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
     assert (tmp_path / "trace").exists()  # so it was a trap
 
 
-@pytest.mark.parametrize("number", [0, 99, "1"])
+@pytest.mark.parametrize("number", [1, 99, "2"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
     save_checkpoint(PPO("CartPole-v1", SMALL), path)
     torch.save(torch.load(path) | {"format": number}, path)
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 1$"):
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 2$"):
         load_checkpoint(path)
 
 

@@ -213,7 +213,8 @@ def test_where_the_clip_says_so_the_policy_has_no_gradient(shift, sign, moves):
     # Ratios of about e^{±1}: far outside [0.8, 1.2] on the side of the shift.
     far = batch._replace(log_probs=batch.log_probs - shift)
     gradient, seen = trainer._gradient(far, torch.arange(32), torch.full((32,), float(sign)))
-    assert seen["clip_fraction"] == 1
+    ratio = (seen.log_probs - seen.old_log_probs).exp()
+    assert ratio.min() > 1.2 if shift > 0 else ratio.max() < 0.8
     assert bool((gradient != 0).any()) == moves
 
 
@@ -289,13 +290,7 @@ def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
 def test_one_gradient_step_is_taken_however_large_the_divergence():
     # The first minibatch shows only rounding, or what several ranks make of it.
     trainer = make(max_kl=0.01)
-    gradient = trainer._gradient
-
-    def far(*arguments):
-        found, seen = gradient(*arguments)
-        return found, seen | {"approx_kl": 1.0}
-
-    trainer._gradient = far
+    trainer._approx_kl = lambda _: 1.0
     assert trainer.learn()["gradient_steps"].tolist() == [1, 1, 1]
 
 
@@ -381,7 +376,7 @@ def test_adam_on_one_vector_is_torchs_adam_with_clipping():
             p.grad = part.view_as(p).clone()
         expected = torch.nn.utils.clip_grad_norm_(other.parameters(), 2.0)
         theirs.step()
-        torch.testing.assert_close(norm, expected, rtol=1e-6, atol=0)
+        assert norm == pytest.approx(expected.item(), rel=1e-6)
         for a, b in zip(one.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
@@ -424,6 +419,17 @@ def test_adam_goes_on_from_its_state():
     for g in steps[2:]:
         c.step(g, learning_rate=0.1, max_norm=1.0)
     assert torch.equal(a.vector, c.vector)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(number):
+    adam = Adam(network().parameters())
+    start, gradient = adam.vector.clone(), torch.ones_like(adam.vector)
+    gradient[3] = number
+    with pytest.raises(ValueError, match=f"gradient has length {number}, expected a finite one"):
+        adam.step(gradient, learning_rate=0.1, max_norm=1.0)
+    assert torch.equal(adam.vector, start)
+    assert not any(x.any() for x in adam.state_dict().values())
 
 
 def test_adam_of_nothing_is_refused():

@@ -187,8 +187,8 @@ def test_without_being_asked_for_nothing_is_normalised():
     assert trainer.obs_normalizer is None
     assert trainer.reward_normalizer is None
     obs = rollouts[0].obs
-    net = trainer.policy.net
-    by_hand = torch.tanh(obs @ net[0].weight.T + net[0].bias) @ net[2].weight.T + net[2].bias
+    first, last = trainer.policy.net.layers
+    by_hand = torch.tanh(obs @ first.weight.T + first.bias) @ last.weight.T + last.bias
     torch.testing.assert_close(trainer.policy(obs)[..., :1], by_hand)
 
 
@@ -219,7 +219,7 @@ def test_evaluation_looks_through_the_normaliser_too():
     rows = all_rows([rollout.obs.double() for rollout in rollouts])
     hidden, last = (
         (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
-        for layer in (trainer.policy.net[1], trainer.policy.net[3])
+        for layer in trainer.policy.net[1].layers
     )
 
     def play(mean, std):

@@ -25,6 +25,7 @@ from ppo_lib.objectives import (
     kl_penalty_loss,
     normalize_advantages,
     policy_gradient_loss,
+    ratio_statistics,
     surrogate_loss,
     value_loss,
 )
@@ -94,7 +95,7 @@ def test_surrogate_loss_at_the_old_policy_has_minus_the_exact_gradient(seed):
     expected = -exact_gradient(logits)
     losses = {
         "surrogate": surrogate_loss(log_probs, log_probs, weights),
-        "clipped": clipped_surrogate_loss(log_probs, log_probs, weights, clip_range=0.2)[0],
+        "clipped": clipped_surrogate_loss(log_probs, log_probs, weights, clip_range=0.2),
     }
     for loss in losses.values():
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -146,10 +147,12 @@ CLIPPED = [
 def test_clipped_surrogate_loss_piece_by_piece(ratio, advantage, loss, gradient):
     old = tensor(-0.7)
     new = (old + math.log(ratio)).requires_grad_()
-    found, info = clipped_surrogate_loss(new, old, tensor(advantage), clip_range=0.2)
+    found = clipped_surrogate_loss(new, old, tensor(advantage), clip_range=0.2)
     found.backward()
     assert found.item() == pytest.approx(loss, abs=1e-14)
     assert new.grad.item() == pytest.approx(gradient, abs=1e-14)
+    info = ratio_statistics(new, old, clip_range=0.2)
+    assert not any(x.requires_grad for x in info.values())
     assert info["clip_fraction"] == (ratio in (0.5, 1.5))
     assert info["approx_kl"] == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-14)
 
@@ -163,12 +166,11 @@ def test_exactly_at_the_boundary_the_gradient_still_flows_and_nothing_counts_as_
     ratio = log_probs.exp().item()
     # x - 1 has no rounding for x in [1/2, 2], so that this boundary is the ratio itself.
     clip_range = abs(ratio - 1)
-    loss, info = clipped_surrogate_loss(
-        log_probs, tensor(0.0), tensor(advantage), clip_range=clip_range
-    )
+    loss = clipped_surrogate_loss(log_probs, tensor(0.0), tensor(advantage), clip_range=clip_range)
     loss.backward()
     assert loss.item() == -ratio * advantage
     assert log_probs.grad.item() == pytest.approx(-ratio * advantage, rel=1e-15)
+    info = ratio_statistics(log_probs, tensor(0.0), clip_range=clip_range)
     assert info["clip_fraction"] == 0.0
 
 
@@ -177,11 +179,12 @@ def test_clipped_surrogate_loss_averages_over_steps_and_detaches_the_rest():
     new = ratios.log().reshape(3, 4).requires_grad_()
     old = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
     advantages = advantages.reshape(3, 4).requires_grad_()
-    loss, info = clipped_surrogate_loss(new, old, advantages, clip_range=0.2)
+    loss = clipped_surrogate_loss(new, old, advantages, clip_range=0.2)
     loss.backward()
     assert loss.item() == pytest.approx(losses.mean().item(), abs=1e-14)
     assert_same(new.grad.flatten(), gradients / 12)
     assert old.grad is advantages.grad is None
+    info = ratio_statistics(new, old, clip_range=0.2)
     assert info["clip_fraction"] == 0.5  # 6 of 12
 
 
@@ -193,6 +196,8 @@ def test_a_clip_range_not_above_0_is_refused(clip_range):
         clipped_surrogate_loss(x, x, x, clip_range=clip_range)
     with pytest.raises(ValueError, match=message):
         value_loss(x, x, x, clip_range=clip_range)
+    with pytest.raises(ValueError, match=message):
+        ratio_statistics(x, x, clip_range=clip_range)
 
 
 # ------------------------------------------------------------------ KL
@@ -363,6 +368,7 @@ FUNCTIONS = [
     importance_ratio,
     surrogate_loss,
     clipped_surrogate_loss,
+    ratio_statistics,
     kl_penalty_loss,
     value_loss,
     kl_k1,

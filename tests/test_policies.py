@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian
-from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, TabularPolicy, mlp
+from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, TabularPolicy
 
 
 def generator(seed=0):
@@ -17,35 +17,6 @@ def networks(seed=0):
         "gaussian": GaussianPolicy(6, 2, (16, 8), generator(seed)),
         "critic": Critic(6, (16, 8), generator(seed)),
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "last_gain"), [("categorical", 0.01), ("gaussian", 0.01), ("critic", 1.0)]
-)
-def test_weights_start_orthogonal_and_biases_at_zero(name, last_gain):
-    layers = [x for x in networks()[name].net if isinstance(x, torch.nn.Linear)]
-    for layer, gain in zip(layers, (2**0.5, 2**0.5, last_gain), strict=True):
-        weight = layer.weight.detach()
-        product = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
-        torch.testing.assert_close(
-            product, gain**2 * torch.eye(len(product)), rtol=0, atol=1e-5 * gain**2
-        )
-        assert not layer.bias.any()
-
-
-def test_layers_are_as_wide_as_asked_with_tanh_between_them():
-    net = mlp([6, 16, 8, 3], generator(), last_gain=1.0)
-    widths = [(x.in_features, x.out_features) for x in net if isinstance(x, torch.nn.Linear)]
-    assert widths == [(6, 16), (16, 8), (8, 3)]
-    kinds = [type(x).__name__ for x in net]
-    assert kinds == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
-    assert [type(x).__name__ for x in mlp([6, 3], generator(), last_gain=1.0)] == ["Linear"]
-
-
-@pytest.mark.parametrize("sizes", [[0, 3], [3, 0, 2], [3, -1]])
-def test_a_layer_of_no_width_is_refused(sizes):
-    with pytest.raises(ValueError, match=r"sizes is \[.*\], expected every layer"):
-        mlp(sizes, generator(), last_gain=1.0)
 
 
 def test_policies_start_almost_uniform_and_centred():
@@ -89,7 +60,7 @@ def test_one_seed_gives_the_same_weights_and_another_others():
     for name in first:
         pairs = zip(first[name].parameters(), same[name].parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-        assert not torch.equal(first[name].net[0].weight, other[name].net[0].weight)
+        assert not torch.equal(*(x[name].net.layers[0].weight for x in (first, other)))
 
 
 def test_the_global_generator_is_not_touched():

@@ -145,7 +145,7 @@ def test_without_an_ending_there_are_no_episodes():
 def test_log_probs_are_those_of_the_stored_parameters_which_are_those_of_the_policy():
     actor = policy()
     with torch.no_grad():
-        actor.net[-1].bias += torch.tensor([0.7, -0.7])
+        actor.net.layers[-1].bias += torch.tensor([0.7, -0.7])
     rollout = Collector(two_counters(), seed=0).collect(actor, 20, generator())
     expected = torch.distributions.Categorical(logits=rollout.dist_params)
     torch.testing.assert_close(rollout.log_probs, expected.log_prob(rollout.actions))

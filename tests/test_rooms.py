@@ -8,7 +8,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate", "ranks"},
-    {"returns", "objectives", "mdp", "distributions", "optimizer"},
+    {"returns", "objectives", "mdp", "distributions", "optimizer", "mlp"},
     {"policies", "envs", "checks", "figures"},
     {"rollout"},
     {"evaluate", "film", "history", "progress", "normalizers"},

@@ -3,7 +3,8 @@
 Usage: ``make bench``, or ``python bench/run.py`` once ``.venv-peers`` holds what
 ``bench/requirements.txt`` names.  The tasks are
 
-- ``cartpole``: CartPole-v1 at each library's own settings, until it is solved;
+- ``cartpole``: CartPole-v1 at each library's own settings, until it is solved, and
+  Stable-Baselines3 at ours as well;
 - ``common``: the speed of the whole training loop at one setting for all;
 - ``pendulum``: Pendulum-v1, 200,000 steps, where a library documents settings for it;
 - ``cold``: a whole process that imports the library, builds the trainer and does one rollout.
@@ -44,6 +45,7 @@ class Peer:
 PEERS = {
     "ppo_lib": Peer("ours", ("cartpole", "common", "pendulum", "cold")),
     "sb3-zoo": Peer("sb3", ("cartpole", "common", "pendulum", "cold")),
+    "sb3-ours": Peer("sb3", ("cartpole",)),
     "sb3": Peer("sb3", ("cartpole", "cold")),
     "sbx": Peer("sbx", ("cartpole", "common", "cold")),
     "tianshou": Peer("tianshou", ("cartpole", "common", "cold")),

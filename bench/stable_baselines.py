@@ -47,6 +47,9 @@ class Hook(BaseCallback):
         return not self.measurement.stopped
 
     def _act(self, obs: np.ndarray) -> np.ndarray:
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:
+            obs = normalizer.normalize_obs(obs)
         return self.model.predict(obs, deterministic=True)[0]
 
 

@@ -1,7 +1,14 @@
-"""Stable-Baselines3, with the settings of the RL Zoo (``sb3-zoo``) or its defaults (``sb3``)."""
+"""Stable-Baselines3 with its defaults (``sb3``) or with others' settings.
+
+Those are the RL Zoo's (``sb3-zoo``), or ours (``sb3-ours``), which tell our loop from our settings.
+"""
+
+from typing import Any
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecNormalize
 
 from bench.measure import Measurement, main
 from bench.stable_baselines import (
@@ -12,6 +19,7 @@ from bench.stable_baselines import (
     ZOO_CARTPOLE_STEPS,
     learn,
 )
+from ppo_lib.settings import settings as our_settings
 
 # The RL Zoo's hyperparams/ppo.yml, Pendulum-v1; the minibatches of 64 are the library's default.
 ZOO_PENDULUM = {
@@ -25,6 +33,26 @@ ZOO_PENDULUM = {
     "use_sde": True,
     "sde_sample_freq": 4,
 }
+
+
+def as_ours() -> dict[str, Any]:
+    """Our settings of CartPole in the names of Stable-Baselines3, whose networks are alike."""
+    c = our_settings("CartPole-v1")
+    return {
+        "n_steps": c.num_steps,
+        "batch_size": c.minibatch_size,
+        "n_epochs": c.num_epochs,
+        "gamma": c.gamma,
+        "gae_lambda": c.gae_lambda,
+        "learning_rate": LinearSchedule(c.learning_rate, 0.0, 1.0),
+        "clip_range": c.clip_range,
+        "ent_coef": c.ent_coef,
+        "vf_coef": c.vf_coef / 2,  # its value loss is not halved
+        "max_grad_norm": c.max_grad_norm,
+    }
+
+
+OURS = our_settings("CartPole-v1")
 ZOO_CARTPOLE_RUN = (ZOO_CARTPOLE_ENVS, ZOO_CARTPOLE, ZOO_CARTPOLE_STEPS)
 # number of environments, settings, steps on which the schedules are laid
 RUNS = {
@@ -33,6 +61,7 @@ RUNS = {
     ("sb3-zoo", "common"): (ZOO_CARTPOLE_ENVS, COMMON, NO_LIMIT),
     ("sb3-zoo", "pendulum"): (4, ZOO_PENDULUM, NO_LIMIT),
     ("sb3", "cartpole"): (1, {}, NO_LIMIT),
+    ("sb3-ours", "cartpole"): (OURS.num_envs, as_ours(), OURS.total_steps),
     ("sb3", "cold"): (1, {}, NO_LIMIT),
 }
 
@@ -41,6 +70,8 @@ def train(measurement: Measurement, peer: str, seed: int) -> None:
     """Train until the measurement says to stop."""
     num_envs, settings, total_steps = RUNS[peer, measurement.task.name]
     envs = make_vec_env(measurement.task.env_id, num_envs, seed=seed)
+    if peer == "sb3-ours" and OURS.normalize_obs:
+        envs = VecNormalize(envs, norm_reward=False)
     model = PPO("MlpPolicy", envs, seed=seed, device="cpu", **settings)
     learn(model, total_steps, measurement)
 

@@ -75,6 +75,8 @@ def clipped_surrogate_loss(
 ) -> Tensor:
     """-mean(min(ρ Â, clip(ρ, 1-ε, 1+ε) Â)) (eq-e13; arXiv:1707.06347, equation 7).
 
+    Computed as -mean(min(ρ Â, Â + ε |Â|)) (eq-clip-bound), the same numbers in fewer operations.
+
     Args:
         log_probs: log π_θ(a | s), any shape.
         old_log_probs: log π_θ'(a | s), the same shape.
@@ -88,8 +90,9 @@ def clipped_surrogate_loss(
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     ratio = importance_ratio(log_probs, old_log_probs)
     advantages = advantages.detach()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    return -torch.min(ratio * advantages, clipped * advantages).mean()
+    # Where the clip binds it is at 1 + ε for a positive advantage, at 1 - ε for a negative one.
+    bound = advantages + clip_range * advantages.abs()
+    return -torch.min(ratio * advantages, bound).mean()
 
 
 @torch.no_grad()

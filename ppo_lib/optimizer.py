@@ -5,13 +5,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 from ppo_lib.validate import require
 
 
 class Adam:
-    """Adam (arXiv:1412.6980), by torch's own function, with all parameters in one vector.
+    """Adam (arXiv:1412.6980), by torch's own operation, with all parameters in one vector.
 
     The parameters become views of ``vector``: what a step writes there, the networks see.
     A dozen small tensors cost a dozen small operations each, more than the arithmetic itself.
@@ -63,19 +62,20 @@ class Adam:
             )
         if norm > max_norm:
             gradient = gradient * (max_norm / (norm + 1e-6))
-        adam(
+        self._steps += 1
+        # What torch.optim.Adam(fused=True) calls in the end.
+        torch._fused_adam_(
             [self.vector],
             [gradient],
             *([moment] for moment in self._moments),
             [],
             [self._steps],
-            fused=True,
-            amsgrad=False,
+            lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
-            lr=learning_rate,
             weight_decay=0.0,
             eps=self.eps,
+            amsgrad=False,
             maximize=False,
         )
         return norm

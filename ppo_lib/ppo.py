@@ -337,33 +337,33 @@ class PPO:
 
     def _own_gradient(self, batch: Batch, index: Tensor, weights: Tensor) -> tuple[Tensor, Seen]:
         """The same of this rank alone, 0 where it has no step of the minibatch."""
-        part = Batch(*(x[index] for x in batch))
         if len(index) == 0:
-            zero = weights.new_zeros(())
-            seen = Seen(zero, zero, part.dist_params, part.log_probs, part.log_probs)
+            zero, none = weights.new_zeros(()), batch.log_probs[index]
+            seen = Seen(zero, zero, batch.dist_params[index], none, none)
             return torch.zeros_like(self.optimizer.vector), seen
-        loss, seen = self._loss(part, weights)
+        loss, seen = self._loss(batch, index, weights)
         return self.optimizer.gradient(loss), seen
 
-    def _loss(self, batch: Batch, advantages: Tensor) -> tuple[Tensor, Seen]:
-        """The loss of actor and critic together (eq-ppo-loss)."""
+    def _loss(self, batch: Batch, index: Tensor, advantages: Tensor) -> tuple[Tensor, Seen]:
+        """The loss of actor and critic together (eq-ppo-loss), of the steps in ``index``."""
         c, dist = self.config, self.policy.dist
-        params = self.policy(batch.obs)
-        log_probs = dist.log_prob(params, batch.actions)
-        weighted = log_probs, batch.log_probs, advantages
+        obs, old_log_probs = batch.obs[index], batch.log_probs[index]
+        params = self.policy(obs)
+        log_probs = dist.log_prob(params, batch.actions[index])
+        weighted = log_probs, old_log_probs, advantages
         if c.loss == "clip":
             policy_loss = clipped_surrogate_loss(*weighted, clip_range=self._clip_range)
         else:
-            kl = dist.kl(batch.dist_params, params)
+            kl = dist.kl(batch.dist_params[index], params)
             policy_loss = kl_penalty_loss(*weighted, kl, kl_coef=self.kl_coef)
-        old_values = None if c.value_clip_range is None else batch.values
+        old_values = None if c.value_clip_range is None else batch.values[index]
         critic_loss = value_loss(
-            self.critic(batch.obs), batch.returns, old_values, clip_range=c.value_clip_range
+            self.critic(obs), batch.returns[index], old_values, clip_range=c.value_clip_range
         )
         loss = policy_loss + c.vf_coef * critic_loss
         if c.ent_coef > 0:
             loss = loss - c.ent_coef * dist.entropy(params).mean()
-        seen = policy_loss, critic_loss, params, log_probs, batch.log_probs
+        seen = policy_loss, critic_loss, params, log_probs, old_log_probs
         return loss, Seen(*(x.detach() for x in seen))
 
     @torch.no_grad()

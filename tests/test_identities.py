@@ -338,10 +338,10 @@ def test_without_a_weight_the_entropy_changes_no_bit():
     without, zero, some = make(), make(), make(ent_coef=0.1)
     loss = zero._loss
 
-    def with_zero_times_entropy(batch, advantages):
-        total, terms = loss(batch, advantages)
-        pi = distribution(zero.policy(batch.obs), discrete=True)
-        return total - 0.0 * pi.entropy().mean(), terms
+    def with_zero_times_entropy(batch, index, advantages):
+        total, seen = loss(batch, index, advantages)
+        pi = distribution(zero.policy(batch.obs[index]), discrete=True)
+        return total - 0.0 * pi.entropy().mean(), seen
 
     zero._loss = with_zero_times_entropy
     for trainer in (without, zero, some):

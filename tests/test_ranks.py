@@ -298,7 +298,7 @@ def test_ctrl_c_in_one_process_stops_both_after_the_same_update(two):
 
 
 def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
-    words = ["CartPole-v1", "--total-steps", "1024", "--checkpoint", "a.pt", "--normalize-obs"]
+    words = ["CartPole-v1", "--total-steps", "4096", "--checkpoint", "a.pt"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", "-m", "ppo_lib", *words],
@@ -311,10 +311,10 @@ def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: a.pt\n") == 1
-    assert done.stdout.count("1,024 steps, ") == 1
+    assert done.stdout.count("4,096 steps, ") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
     trainer = load_checkpoint(tmp_path / "a.pt")
-    assert trainer.env_steps == 1024 == trainer.obs_normalizer.count.item()
+    assert trainer.env_steps == 4096 == trainer.obs_normalizer.count.item()
 
 
 if __name__ == "__main__":

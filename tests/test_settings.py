@@ -1,4 +1,4 @@
-"""Settings: each is of an environment that there is, and Pendulum's learn to hold it up."""
+"""Settings: each is of an environment that there is, and those of two learn what they are for."""
 
 import dataclasses
 
@@ -33,3 +33,17 @@ def test_the_settings_of_pendulum_learn_to_hold_it_up():
     after = evaluate(trainer.policy, "Pendulum-v1", seed=1000).mean().item()
     assert before < -900
     assert after > -450
+
+
+def test_the_settings_of_cartpole_solve_it():
+    # Of 60 seeds, half had two evaluations in a row of 475 by 10,240 steps, nine in ten by 18,636.
+    config, scores = settings("CartPole-v1"), []
+
+    def solved(trainer):
+        scores.append(evaluate(trainer.policy, "CartPole-v1", seed=1000).mean().item())
+        return len(scores) > 1 and min(scores[-2:]) >= 475
+
+    trainer = PPO("CartPole-v1", config)
+    trainer.learn(solved)
+    assert min(scores[-2:]) >= 475, scores
+    assert trainer.env_steps <= 60_000

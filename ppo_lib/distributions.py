@@ -18,7 +18,10 @@ class Categorical:
 
     @staticmethod
     def sample(params: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw an action from each distribution, ``[...]`` int64."""
+        """Draw an action from each distribution, ``[...]`` int64.
+
+        The one whose exponential waiting time, of rate π(a), is the shortest.
+        """
         times = torch.empty_like(params).exponential_(generator=generator)
         return (params.softmax(-1) / times).argmax(-1)
 

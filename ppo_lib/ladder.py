@@ -46,7 +46,7 @@ from ppo_lib.validate import require
 LEARNING_RATES = {
     "return": 2e-3,
     "reward_to_go": 8e-3,
-    "baseline": 8e-3,
+    "baseline": 3.2e-2,
     "one_step": 2e-3,
     "gae": 2e-3,
     "reuse": 5e-4,

@@ -29,7 +29,7 @@ class MLP(nn.Module):
         layers: the ``nn.Linear`` modules.
 
     ``forward`` takes ``[..., sizes[0]]`` and gives ``[..., sizes[-1]]``.  It can be
-    differentiated once; a second derivative is refused with a ValueError.
+    differentiated once; a second derivative is refused with a ValueError, but for torch.func's.
     """
 
     def __init__(
@@ -46,17 +46,27 @@ class MLP(nn.Module):
             gain = last_gain if layer is self.layers[-1] else 2**0.5
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
             nn.init.zeros_(layer.bias)
-        # Looked up once: to find a parameter through its modules takes as long as to use it.
-        self._parts = [part for layer in self.layers for part in (layer.weight, layer.bias)]
+        # A list of its own: to find a layer through the module takes longer than to use it.
+        self._linears = list(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs of the last layer."""
         if x.ndim != 2:
             y = self.forward(x.reshape(-1, x.shape[-1]))
             return y.view(*x.shape[:-1], y.shape[-1])
+        if torch._C._are_functorch_transforms_active():
+            return self._layer_by_layer(x)
+        # Looked up at every call: torch.func.functional_call may have put others in their place.
+        parts = [part for layer in self._linears for part in layer._parameters.values()]
         if torch.is_grad_enabled():
-            return _Layers.apply(x, *self._parts)
-        return _activations(x, self._parts)[-1]
+            return _Layers.apply(x, *parts)
+        return _activations(x, parts)[-1]
+
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
+        """The same for the transforms of torch.func, which do not look inside an operation."""
+        for layer in self._linears[:-1]:
+            x = layer(x).tanh()
+        return self._linears[-1](x)
 
 
 def _activations(x: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:

@@ -151,7 +151,7 @@ class PPOConfig:
 
 
 class Batch(NamedTuple):
-    """The B steps of an update, or of a minibatch, that this rank has."""
+    """The B steps of an update that this rank has."""
 
     obs: Tensor  #: ``[B, D]``
     actions: Tensor  #: ``[B, …]``

@@ -80,6 +80,14 @@ def test_categorical_frequencies_are_the_probabilities():
         assert ((frequencies - probs[column]).abs() <= margin).all()
 
 
+def test_categorical_samples_are_those_of_torchs_multinomial():
+    # Which draws the same numbers, and refuses what is no probability at every call.
+    params = random_params((500,), 4).float()
+    expected = torch.multinomial(params.softmax(-1), 1, generator=generator(5)).squeeze(-1)
+    assert torch.equal(Categorical.sample(params, generator(5)), expected)
+    assert expected.unique().tolist() == [0, 1, 2, 3]
+
+
 def test_gaussian_samples_have_its_mean_its_spread_and_no_correlation():
     n = 20_000
     mean, std = torch.tensor([3.0, -1.0]).double(), torch.tensor([0.5, 2.0]).double()

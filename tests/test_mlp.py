@@ -76,6 +76,39 @@ def test_a_parameter_that_was_changed_before_the_gradient_is_refused():
         loss.backward()
 
 
+def test_functional_call_computes_with_the_parameters_that_it_is_given():
+    net, layers = net_and_layers([3, 4, 2])
+    others = {name: torch.randn_like(p) for name, p in net.named_parameters()}
+    for layer, own in zip(net.layers, layers[::2], strict=True):
+        name = next(name for name, p in net.named_modules() if p is layer)
+        own.load_state_dict({k: others[f"{name}.{k}"] for k in ("weight", "bias")})
+    x = torch.ones(5, 3, dtype=torch.float64)
+    for p in others.values():
+        p.requires_grad_()
+    found = torch.func.functional_call(net, others, x)
+    torch.testing.assert_close(found, layers(x), rtol=0, atol=1e-12)
+    slopes = torch.autograd.grad(found.sum(), list(others.values()))
+    expected = torch.autograd.grad(layers(x).sum(), list(layers.parameters()))
+    torch.testing.assert_close(slopes, expected, rtol=0, atol=1e-12)
+
+
+def test_gradients_of_each_row_and_second_derivatives_by_torch_func():
+    net, layers = net_and_layers([3, 4, 2])
+    x = torch.randn(5, 3, generator=generator(2), dtype=torch.float64)
+    parameters = dict(net.named_parameters())
+
+    def output(parameters, row):
+        return torch.func.functional_call(net, parameters, row).sum()
+
+    rows = torch.func.vmap(torch.func.grad(output), (None, 0))(parameters, x)
+    for i, row in enumerate(x):
+        expected = torch.autograd.grad(layers(row).sum(), list(layers.parameters()))
+        torch.testing.assert_close(tuple(p[i] for p in rows.values()), expected)
+    found = torch.func.jacrev(torch.func.grad(output, argnums=1), argnums=1)(parameters, x[0])
+    second = torch.autograd.functional.hessian(lambda row: layers(row).sum(), x[0])
+    torch.testing.assert_close(found, second)
+
+
 def test_the_input_is_left_as_it_is():
     net, _ = net_and_layers([3, 4, 4, 2])
     x = torch.randn(5, 3, generator=generator(2), dtype=torch.float64)

@@ -1,6 +1,6 @@
 """Climb the ladder of `ppo_lib.ladder`, and store every rung's runs for the chapters.
 
-Usage: ``python tools/ladder.py [RUNG …]``; two processes, some twenty minutes on two free cores
+Usage: ``python tools/ladder.py [RUNG …]``; two processes, some seven minutes on two free cores
 for all rungs.  With rungs named, the stored runs of the others are kept.
 
 Each rung is given the learning rate that suits it: of those tried, the one with the best median

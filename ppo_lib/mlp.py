@@ -28,8 +28,9 @@ class MLP(nn.Module):
     Attributes:
         layers: the ``nn.Linear`` modules.
 
-    ``forward`` takes ``[..., sizes[0]]`` and gives ``[..., sizes[-1]]``.  It can be
-    differentiated once; a second derivative is refused with a ValueError, but for torch.func's.
+    ``forward`` takes ``[..., sizes[0]]`` float32 or float64 and gives ``[..., sizes[-1]]``.  It
+    can be differentiated once; a second derivative is refused with a ValueError, but for
+    torch.func's.
     """
 
     def __init__(

@@ -147,6 +147,7 @@ def play_episodes(
     while playing.any():
         seen = obs_tensor(obs)
         params = policy(seen.to(device)).cpu()
+        _check_finite("dist_params", params.numpy())
         dist = policy.dist
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
         obs, rewards, terminated, truncated, _ = envs.step(env_actions(actions, envs))

@@ -79,9 +79,8 @@ def test_a_parameter_that_was_changed_before_the_gradient_is_refused():
 def test_functional_call_computes_with_the_parameters_that_it_is_given():
     net, layers = net_and_layers([3, 4, 2])
     others = {name: torch.randn_like(p) for name, p in net.named_parameters()}
-    for layer, own in zip(net.layers, layers[::2], strict=True):
-        name = next(name for name, p in net.named_modules() if p is layer)
-        own.load_state_dict({k: others[f"{name}.{k}"] for k in ("weight", "bias")})
+    for i, own in enumerate(layers[::2]):
+        own.load_state_dict({k: others[f"layers.{i}.{k}"] for k in ("weight", "bias")})
     x = torch.ones(5, 3, dtype=torch.float64)
     for p in others.values():
         p.requires_grad_()

@@ -239,6 +239,19 @@ def test_a_nan_from_the_environment_is_refused_by_name(spoilt, message):
         play_episodes(vector(Counter(spoilt=spoilt)), policy(), generator(), seed=0)
 
 
+def test_a_policy_that_gives_no_numbers_is_refused():
+    # A categorical one draws some action all the same, and the environment takes it.
+    actor = policy()
+    with torch.no_grad():
+        actor.net.layers[-1].bias += torch.nan
+    message = r"(?s)dist_params is .*nan.*, expected finite"
+    with pytest.raises(ValueError, match=message):
+        Collector(two_counters(), seed=0).collect(actor, 2, generator())
+    for draws in (generator(), None):
+        with pytest.raises(ValueError, match=message):
+            play_episodes(two_counters(), actor, draws, seed=0)
+
+
 def test_a_nan_in_the_first_observation_is_refused():
     with pytest.raises(ValueError, match=r"observation is .*nan.*, expected finite"):
         Collector(vector(Counter(spoilt=("obs", 0))), seed=0)

@@ -3,8 +3,6 @@
 Those are the RL Zoo's (``sb3-zoo``), or ours (``sb3-ours``), which tell our loop from our settings.
 """
 
-from typing import Any
-
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
@@ -33,26 +31,20 @@ ZOO_PENDULUM = {
     "use_sde": True,
     "sde_sample_freq": 4,
 }
-
-
-def as_ours() -> dict[str, Any]:
-    """Our settings of CartPole in the names of Stable-Baselines3, whose networks are alike."""
-    c = our_settings("CartPole-v1")
-    return {
-        "n_steps": c.num_steps,
-        "batch_size": c.minibatch_size,
-        "n_epochs": c.num_epochs,
-        "gamma": c.gamma,
-        "gae_lambda": c.gae_lambda,
-        "learning_rate": LinearSchedule(c.learning_rate, 0.0, 1.0),
-        "clip_range": c.clip_range,
-        "ent_coef": c.ent_coef,
-        "vf_coef": c.vf_coef / 2,  # its value loss is not halved
-        "max_grad_norm": c.max_grad_norm,
-    }
-
-
 OURS = our_settings("CartPole-v1")
+# The same in the names of Stable-Baselines3, whose networks are alike.
+AS_OURS = {
+    "n_steps": OURS.num_steps,
+    "batch_size": OURS.minibatch_size,
+    "n_epochs": OURS.num_epochs,
+    "gamma": OURS.gamma,
+    "gae_lambda": OURS.gae_lambda,
+    "learning_rate": LinearSchedule(OURS.learning_rate, 0.0, 1.0),
+    "clip_range": OURS.clip_range,
+    "ent_coef": OURS.ent_coef,
+    "vf_coef": OURS.vf_coef / 2,  # its value loss is not halved
+    "max_grad_norm": OURS.max_grad_norm,
+}
 ZOO_CARTPOLE_RUN = (ZOO_CARTPOLE_ENVS, ZOO_CARTPOLE, ZOO_CARTPOLE_STEPS)
 # number of environments, settings, steps on which the schedules are laid
 RUNS = {
@@ -61,7 +53,7 @@ RUNS = {
     ("sb3-zoo", "common"): (ZOO_CARTPOLE_ENVS, COMMON, NO_LIMIT),
     ("sb3-zoo", "pendulum"): (4, ZOO_PENDULUM, NO_LIMIT),
     ("sb3", "cartpole"): (1, {}, NO_LIMIT),
-    ("sb3-ours", "cartpole"): (OURS.num_envs, as_ours(), OURS.total_steps),
+    ("sb3-ours", "cartpole"): (OURS.num_envs, AS_OURS, OURS.total_steps),
     ("sb3", "cold"): (1, {}, NO_LIMIT),
 }
 

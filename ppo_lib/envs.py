@@ -1,69 +1,11 @@
-"""Environments: the exact world as a gymnasium environment, and vectors of environments."""
+"""Vectors of environments, as a rollout wants them."""
 
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from ppo_lib.mdp import MDP, ridge
 from ppo_lib.validate import require
-
-
-class MDPEnv(gym.Env[Any, Any]):
-    """Samples an `MDP`: observations are the numbers of its states, actions those of its actions.
-
-    Args:
-        mdp: the world.
-    """
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (gymnasium's own form)
-
-    def __init__(self, mdp: MDP) -> None:
-        self.mdp = mdp
-        self.observation_space = gym.spaces.Discrete(len(mdp.states))
-        self.action_space: gym.spaces.Discrete = gym.spaces.Discrete(len(mdp.actions))
-        self._start = mdp.start.cumsum(0).numpy()
-        self._transition = mdp.transition.cumsum(-1).numpy()
-        self._reward = mdp.reward.numpy()
-        self._terminal = mdp.terminal.numpy()
-        self._state = 0
-
-    def reset(
-        self,
-        *,
-        seed: int | None = None,
-        options: dict[str, Any] | None = None,  # noqa: ARG002  (gymnasium's own form)
-    ) -> tuple[int, dict[str, Any]]:
-        """Draw s_0 from P(s_0)."""
-        super().reset(seed=seed)
-        self._state = self._draw(self._start)
-        return self._state, {}
-
-    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """Draw s_{t+1} from P(· | s_t, a_t) (eq-a5)."""
-        if self._terminal[self._state]:
-            name = self.mdp.states[self._state]
-            raise ValueError(f"state is {name!r}, in which the episode is over: call reset")
-        if not self.action_space.contains(action):
-            last = self.action_space.n - 1
-            raise ValueError(f"action is {action!r}, expected an integer from 0 to {last}")
-        state = self._draw(self._transition[self._state, action])
-        reward = float(self._reward[self._state, action, state])
-        self._state = state
-        return state, reward, bool(self._terminal[state]), False, {}
-
-    def _draw(self, cumulative: np.ndarray) -> int:
-        """An index, by comparing a uniform number with the cumulative probabilities."""
-        return int(np.searchsorted(cumulative, self.np_random.random() * cumulative[-1], "right"))
-
-
-def make_ridge_env(slip: float = 0.2) -> MDPEnv:
-    """The entry point of ``ppo_lib/Ridge-v0``; ``slip`` as in `ridge`."""
-    return MDPEnv(ridge(slip))
-
-
-gym.register(id="ppo_lib/Ridge-v0", entry_point="ppo_lib.envs:make_ridge_env")
 
 
 def make_envs(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppo_lib.checks import CheckFailed, check_estimate, check_exact
+from ppo_lib.book.checks import CheckFailed, check_estimate, check_exact
 
 
 def tensor(*numbers):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from ppo_lib.envs import MDPEnv, make_envs
-from ppo_lib.mdp import MDP, ridge
+from ppo_lib.envs import make_envs
+from ppo_lib.exact.env import MDPEnv
+from ppo_lib.exact.mdp import MDP, ridge
 
 
 def test_gymnasium_finds_no_fault_with_it():

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 import torch
 
-from ppo_lib import checks
+from ppo_lib.book import checks
 
 STATEMENTS = ledger.statements()
 CHAPTERS = ledger.chapters()

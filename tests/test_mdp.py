@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from ppo_lib.mdp import (
+from ppo_lib.exact.mdp import (
     best_policy,
     exact_values,
     expected_return,

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ppo_lib.mdp import (
+from ppo_lib.exact.mdp import (
     exact_values,
     expected_return,
     list_trajectories,

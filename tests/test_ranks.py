@@ -128,7 +128,7 @@ def refusal():
 
 def interrupted():
     """Ctrl-C in the second of two processes, in the second update: updates until the end."""
-    from ppo_lib.__main__ import _stop_when_interrupted
+    from ppo_lib.shell.command import _stop_when_interrupted
 
     def press(trainer):
         if rank() == 1 and len(trainer.history) == 2:

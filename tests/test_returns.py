@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ppo_lib.mdp import exact_values, list_trajectories, ridge, trajectory_probs
+from ppo_lib.exact.mdp import exact_values, list_trajectories, ridge, trajectory_probs
 from ppo_lib.returns import discounted_return, gae, k_step_advantages, rewards_to_go, td_errors
 
 GAMMAS = (0.0, 0.9, 1.0)

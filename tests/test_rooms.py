@@ -8,27 +8,41 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate", "ranks"},
-    {"returns", "objectives", "mdp", "distributions", "optimizer", "mlp"},
-    {"policies", "envs", "checks", "figures"},
+    {"returns", "objectives", "exact.mdp", "distributions", "optimizer", "mlp"},
+    {"policies", "envs", "exact.env", "book.checks", "book.figures"},
     {"rollout"},
-    {"evaluate", "film", "history", "progress", "normalizers"},
+    {"evaluate", "shell.film", "history", "progress", "normalizers"},
     {"ppo"},
-    {"ladder", "checkpoint", "settings", "tensorboard"},
+    {"book.ladder", "checkpoint", "settings", "shell.tensorboard"},
+    {"shell.command"},
     {"__init__", "__main__"},
 ]
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+ROOMS = {
+    ".".join(path.relative_to(LIBRARY).with_suffix("").parts): path
+    for path in LIBRARY.rglob("*.py")
+    if path.parent == LIBRARY or path.stem != "__init__"
+}
 
 
 def test_every_room_has_its_floor() -> None:
-    assert FLOOR.keys() == {path.stem for path in LIBRARY.glob("*.py")}
+    assert FLOOR.keys() == ROOMS.keys()
 
 
 @pytest.mark.parametrize("room", sorted(FLOOR))
 def test_a_room_imports_only_from_lower_floors(room: str) -> None:
-    tree = ast.parse((LIBRARY / f"{room}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(ROOMS[room].read_text(encoding="utf-8"))
     imported = {
-        node.module.removeprefix("ppo_lib.")
+        name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ppo_lib.")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ppo_lib")
+        for name in rooms(node)
     }
     assert all(FLOOR[other] < FLOOR[room] for other in imported), imported
+
+
+def rooms(node: ast.ImportFrom) -> set[str]:
+    """The rooms that an import names, by itself or as what it takes from a sub-package."""
+    module = (node.module or "").removeprefix("ppo_lib").removeprefix(".")
+    inside = {".".join(filter(None, (module, alias.name))) for alias in node.names}
+    return ({module} & ROOMS.keys()) or (inside & ROOMS.keys())

@@ -18,10 +18,10 @@ import torch
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig
-from ppo_lib import __main__ as shell
 from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
 from ppo_lib.optimizer import Adam
 from ppo_lib.settings import settings
+from ppo_lib.shell import command as shell
 
 #: Two updates of 15 steps.
 SHORT = (

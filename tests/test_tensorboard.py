@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_lib import PPO, PPOConfig
-from ppo_lib.tensorboard import TensorBoard
+from ppo_lib.shell.tensorboard import TensorBoard
 
 # CartPole's episodes are longer than 8 steps: some rollouts see no end of one.
 SMALL = PPOConfig(

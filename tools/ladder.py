@@ -1,4 +1,4 @@
-"""Climb the ladder of `ppo_lib.ladder`, and store every rung's runs for the chapters.
+"""Climb the ladder of `ppo_lib.book.ladder`, and store every rung's runs for the chapters.
 
 Usage: ``python tools/ladder.py [RUNG …]``; two processes, some seven minutes on two free cores
 for all rungs.  With rungs named, the stored runs of the others are kept.
@@ -14,13 +14,15 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
 from stored import store
 
-from ppo_lib import ladder
+from ppo_lib.book import ladder
 
+DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "ladder.json"
 SEEDS = range(5)
 LEARNING_RATES = (5e-4, 2e-3, 8e-3)
 FACTOR = 4  # between one learning rate and the next
@@ -68,12 +70,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rungs", nargs="*", choices=[[], *ladder.RUNGS], metavar="RUNG")
     named = parser.parse_args().rungs or ladder.RUNGS
-    rungs = {} if len(named) == len(ladder.RUNGS) else json.loads(ladder.DATA.read_text())["rungs"]
+    rungs = {} if len(named) == len(ladder.RUNGS) else json.loads(DATA.read_text())["rungs"]
     with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         rungs |= {rung: climb(executor, rung) for rung in named}
     data = {"env_id": ladder.ENV_ID, "total_steps": ladder.TOTAL_STEPS, "rungs": rungs}
-    store(ladder.DATA, "make ladder", data)
-    for row in ladder.table(ladder.load()):
+    store(DATA, "make ladder", data)
+    for row in ladder.table(ladder.load(DATA)):
         print(row)
         best, used = rungs[row.rung]["learning_rate"], ladder.LEARNING_RATES[row.rung]
         if best != used:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ppo_lib.figures import draw_ridge, set_style
-from ppo_lib.mdp import ridge
+from ppo_lib.book.figures import draw_ridge, set_style
+from ppo_lib.exact.mdp import ridge
 
 PICTURE = Path(__file__).resolve().parents[1] / "book" / "_static" / "ridge.png"
 

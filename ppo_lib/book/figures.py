@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from ppo_lib.mdp import MDP
+from ppo_lib.exact.mdp import MDP
 
 #: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -67,7 +67,6 @@ RESTRAINT: dict[str, dict[str, Any]] = {
     "kl": {"loss": "kl", "kl_coef": 1.0, "kl_target": 0.01},
     "clip": {},
 }
-DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "ladder.json"
 
 
 class Run(NamedTuple):
@@ -266,7 +265,7 @@ def on_grid(run: Run, total_steps: int = TOTAL_STEPS) -> tuple[np.ndarray, np.nd
     return steps, run.returns[np.searchsorted(run.steps, steps, side="right") - 1]
 
 
-def load(path: Path = DATA) -> dict[str, Stored]:
+def load(path: str | Path) -> dict[str, Stored]:
     """The stored runs of every rung, by its name.
 
     Args:
@@ -275,6 +274,7 @@ def load(path: Path = DATA) -> dict[str, Stored]:
     Raises:
         FileNotFoundError: if there is no such file.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path is {path}, where no file is; `make ladder` writes it")
     data = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""The book's own: its checks, its figures, and the experiment that grows through it."""

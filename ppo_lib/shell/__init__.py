@@ -1,0 +1,1 @@
+"""Around the trainer: the command line, films and TensorBoard."""

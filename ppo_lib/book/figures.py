@@ -2,21 +2,41 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from cycler import cycler
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from ppo_lib.exact.mdp import MDP
+from ppo_lib.exact.mdp import MDP, Trajectories, list_trajectories
 
 #: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#8a8a8a"
+#: One colour for one quantity, wherever it is drawn.
+QUANTITY = {
+    "J": COLORS[0],  # the expected return, and the gradient that climbs it
+    "return": COLORS[4],  # R(τ), R_t and Q: what followed
+    "value": COLORS[2],  # V
+    "advantage": COLORS[1],  # A, its estimates and δ
+    "ratio": COLORS[5],  # ρ, importance weights
+    "surrogate": COLORS[3],
+    "kl": COLORS[6],
+}
+#: One colour for one rung of the ladder, wherever its runs are drawn.
+RUNG = dict(
+    zip(
+        ("return", "reward_to_go", "baseline", "one_step", "gae", "reuse", "kl", "clip"),
+        (GREY, *COLORS[4:6], COLORS[3], COLORS[2], COLORS[1], COLORS[6], COLORS[0]),
+        strict=True,
+    )
+)
 #: Sizes in inches; at 100 dots an inch a wide figure fills the text column.
 WIDE = (7.0, 3.2)
 SQUARE = (4.2, 4.2)
@@ -106,6 +126,55 @@ def _draw_arrows(axes: Axes, mdp: MDP, row: int, column: int, probs: Tensor) -> 
             arrowprops={"arrowstyle": "-|>", "color": COLORS[0], "lw": 0.4 + 3.2 * prob},
             zorder=4,
         )
+
+
+def the_climb(mdp: MDP) -> Trajectories:
+    """The one climb that is followed through the book, as a list of one trajectory.
+
+    The climber always means to go up, slips to the left at the second step, and arrives at the
+    10: start, 1M, 2L, 3L, 4L, with the rewards 2, 0, 0, 10.
+    """
+    every = list_trajectories(mdp)
+    states = [mdp.states.index(name) for name in ("start", "1M", "2L", "3L", "4L")]
+    up = mdp.actions.index("up")
+    found = (every.states == torch.tensor(states)).all(1) & (every.actions == up).all(1)
+    return Trajectories(*(column[found] for column in every))
+
+
+def draw_climb(mdp: MDP, *, axes: Axes | None = None, notes: Sequence[str] = ()) -> Axes:
+    """Draw `the_climb` on the ridge, with a note beside each of its steps.
+
+    Args:
+        mdp: the ridge.
+        axes: where to draw; a new figure without it.
+        notes: a text for each step, the first step's first; mathematics between dollars.
+    """
+    axes = draw_ridge(mdp, axes=axes)
+    cells = [mdp.cells[s] for s in the_climb(mdp).states[0].tolist()]
+    for i, ((row, column), (next_row, next_column)) in enumerate(pairwise(cells)):
+        axes.annotate(
+            "",
+            xy=(next_column, next_row - 0.38),
+            xytext=(column, row + 0.38),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": COLORS[6],
+                "lw": 2.2,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+            zorder=5,
+        )
+        if i < len(notes):
+            axes.text(
+                max(column, next_column) + 0.14,
+                row + 0.5,
+                notes[i],
+                va="center",
+                fontsize=9,
+                zorder=6,
+            )
+    return axes
 
 
 def plot_runs(

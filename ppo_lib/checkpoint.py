@@ -1,75 +1,45 @@
-"""Checkpoints: a trainer in a file, to be evaluated, or trained on."""
+"""Checkpoints: a trainer in a file that holds no code, to act with, evaluate, or train on."""
 
-import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
+from gymnasium.spaces import Box, Discrete
 
-from ppo_lib.ppo import PPO, PPOConfig
+from ppo_lib.config import PPOConfig
+from ppo_lib.policies import Policy, make_networks
 from ppo_lib.validate import require
 
-FORMAT = 2  #: 1 had a layer of a network where there is one module for all of them now
+FORMAT = 3  #: 1 and 2 had networks and an optimizer of the library's own
 
 
-def save_checkpoint(trainer: PPO, path: str | Path) -> None:
-    """Write all that a trainer has learned and counted.
+def write_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a trainer's state; the file is complete or not there.
 
-    The file is complete or not there: it is written beside ``path`` and then renamed, so that an
-    interruption leaves an older checkpoint as it was.
+    It is written beside ``path`` and then renamed, so that an interruption leaves an older
+    checkpoint as it was.
 
     Args:
-        trainer: between two updates; of several ranks, one is enough, since all are the same.
         path: the file; folders on the way to it are made.
-
-    Raises:
-        ValueError: if the trainer's ``env_kwargs`` hold what would be read back as something
-            else, or not at all.
+        state: tensors, numbers, strings, lists and dictionaries.
     """
     path = Path(path)
-    env_kwargs = json.dumps(trainer.env_kwargs, default=lambda _: None)
-    require(
-        json.loads(env_kwargs) == trainer.env_kwargs,
-        f"env_kwargs is {trainer.env_kwargs}, expected what JSON can hold: numbers, strings, "
-        "True, False, None, lists, and dictionaries with strings as keys",
-    )
-    rewards = trainer.reward_normalizer
-    state = {
-        "format": FORMAT,
-        "env_id": trainer.env_id,
-        "env_kwargs": env_kwargs,
-        "config": _plain(dataclasses.asdict(trainer.config)),
-        "policy": trainer.policy.state_dict(),
-        "critic": trainer.critic.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "reward_normalizer": None if rewards is None else rewards.state_dict(),
-        "generator": trainer.generator.get_state(),
-        "kl_coef": float(trainer.kl_coef),
-        "env_steps": trainer.env_steps,
-        "rows": [_plain(row) for row in trainer.history.rows],
-        "episodes": trainer.history.episodes,
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    torch.save(state, partial)
+    torch.save({"format": FORMAT} | _plain(state), partial)
     partial.replace(path)
 
 
-def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
-    """The trainer that `save_checkpoint` has written.
-
-    Its environments start new episodes: where training goes on, it does so from the same
-    parameters, statistics and random numbers, but from other states.
-
-    Args:
-        path: the file.
-        changes: fields of `PPOConfig` to change, ``total_steps`` say, to train for longer, or
-            ``device``.  What shapes the networks can't be changed.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `write_checkpoint` has written.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, or a change is refused or no field.
+        ValueError: if the file is no checkpoint, or one of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,30 +48,143 @@ def load_checkpoint(path: str | Path, **changes: Any) -> PPO:
         state = torch.load(path, map_location="cpu", weights_only=True)
         known = state["format"] == FORMAT
     except Exception as error:
-        raise ValueError(f"path is {path}, expected a file of save_checkpoint") from error
+        raise ValueError(f"path is {path}, expected a file of PPO.save") from error
     require(known, f"{path} has format {state['format']}, expected {FORMAT}")
-    for name in changes:
+    return state
+
+
+def load_policy(path: str | Path, policy: Policy | None = None) -> Policy:
+    """The policy of a checkpoint alone, without a trainer and its environments.
+
+    Args:
+        path: the file.
+        policy: a network of your own, if the trainer had one; it takes the file's weights.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no checkpoint, or its weights are not those of the policy.
+    """
+    state = read_checkpoint(path)
+    if policy is None:
+        config, spaces = state["config"], spaces_of(state["spaces"])
+        policy, _ = make_networks(
+            *spaces,
+            config["hidden_sizes"],
+            torch.Generator(),
+            normalize_obs=config["normalize_obs"],
+        )
+    load_weights(policy, state["policy"], path, "policy")
+    return policy
+
+
+def load_weights(
+    network: torch.nn.Module, weights: dict[str, Any], path: str | Path, name: str
+) -> None:
+    """Give a network a file's weights; a ValueError says which argument they do not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} has other weights than {path}, expected the network that was saved: {error}"
+        ) from error
+
+
+def changed_config(state: dict[str, Any], changes: dict[str, Any], path: str | Path) -> PPOConfig:
+    """The configuration of a checkpoint with some fields changed.
+
+    Raises:
+        ValueError: if a change is no field, is out of range, or would shape the networks anew.
+    """
+    kept = state["config"]
+    for name, value in changes.items():
         require(
-            name in state["config"],
-            f"{name} is {changes[name]!r}, expected no such field; "
-            f"PPOConfig has {', '.join(state['config'])}",
+            name in kept,
+            f"{name} is {value!r}, expected no such field; PPOConfig has {', '.join(kept)}",
         )
     for name in ("hidden_sizes", "normalize_obs", "normalize_rewards"):
         require(
-            changes.get(name, state["config"][name]) == state["config"][name],
-            f"{name} is {changes.get(name)!r}, expected {state['config'][name]!r} as in {path}",
+            changes.get(name, kept[name]) == kept[name],
+            f"{name} is {changes.get(name)!r}, expected {kept[name]!r} as in {path}",
         )
-    config = PPOConfig(**state["config"] | changes)
-    trainer = PPO(state["env_id"], config, **json.loads(state["env_kwargs"]))
-    for name in ("policy", "critic", "optimizer", "reward_normalizer"):
-        if state[name] is not None:
-            getattr(trainer, name).load_state_dict(state[name])
-    trainer.generator.set_state(state["generator"])
-    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
-    trainer.history.rows, trainer.history.episodes = state["rows"], state["episodes"]
-    return trainer
+    return PPOConfig(**kept | changes)
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+# ------------------------------------------------------------------ environments by name
+
+
+def name_env(
+    env: Any, env_kwargs: dict[str, Any] | None, wrappers: Sequence[Any]
+) -> dict[str, Any] | None:
+    """An environment in words, so that a checkpoint can name it; None for what is no id.
+
+    Raises:
+        ValueError: if arguments or wrappers could not be read back.
+    """
+    if not isinstance(env, str):
+        return None
+    kwargs = env_kwargs or {}
+    require(
+        _is_json(kwargs),
+        f"env_kwargs is {kwargs}, expected what JSON can hold: numbers, strings, True, False, "
+        "None, lists, and dictionaries with strings as keys; or give a callable as env",
+    )
+    named = []
+    for wrapper in wrappers:
+        cls, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
+        name = getattr(cls, "__name__", "")
+        require(
+            getattr(gym.wrappers, name, None) is cls and _is_json(arguments),
+            f"wrappers holds {wrapper!r}, expected classes of gymnasium.wrappers, with arguments "
+            "that JSON can hold; or give a callable that makes the wrapped environment as env",
+        )
+        named.append([name, arguments])
+    return {"id": env, "kwargs": kwargs, "wrappers": named}
+
+
+def env_of(state: dict[str, Any], path: str | Path) -> tuple[str, dict[str, Any], list[Any]]:
+    """The id, arguments and wrappers of the environment that a checkpoint names.
+
+    Raises:
+        ValueError: if it names none, or one for which a module would have to be imported.
+    """
+    named = state["env"]
+    require(named is not None, f"env is None, expected an environment: {path} does not name one")
+    require(
+        ":" not in named["id"],
+        f"env is None, expected {named['id']!r}: no module is imported because {path} names it",
+    )
+    wrappers = [(getattr(gym.wrappers, name), arguments) for name, arguments in named["wrappers"]]
+    return named["id"], named["kwargs"], wrappers
+
+
+def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> list[list[Any]]:
+    """Spaces in words: ``["Discrete", n]``, or ``["Box", *shape]``."""
+    return [
+        ["Discrete", int(space.n)] if isinstance(space, Discrete) else ["Box", *space.shape]
+        for space in (obs_space, action_space)
+    ]
+
+
+def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
+    """Spaces that `describe_spaces` has described; a Box without bounds, which a policy has."""
+    return [
+        Discrete(sizes[0]) if name == "Discrete" else Box(-np.inf, np.inf, tuple(sizes))
+        for name, *sizes in words
+    ]
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value would be read back from JSON as it is."""
+    try:
+        return json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
+
+
+def _plain(value: Any) -> Any:
     """The same with Python's own floats; numpy's are floats too, and are not read back."""
-    return {name: float(x) if isinstance(x, float) else x for name, x in fields.items()}
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(x) for x in value)
+    return float(value) if isinstance(value, float) else value

@@ -1,5 +1,6 @@
 """Vectors of environments, as a rollout wants them."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -7,24 +8,61 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ppo_lib.validate import require
 
+MakeEnv = Callable[[], gym.Env[Any, Any]]
+Wrapper = Callable[..., gym.Env[Any, Any]]
 
-def make_envs(env_id: str, num_envs: int, **kwargs: Any) -> VectorEnv:
-    """A vector of N copies of a registered environment, as `Collector` wants it.
+
+def make_envs(
+    env: str | MakeEnv,
+    num_envs: int,
+    *,
+    env_kwargs: dict[str, Any] | None = None,
+    wrappers: Sequence[Wrapper | tuple[Wrapper, dict[str, Any]]] = (),
+    vectorization: str = "sync",
+) -> VectorEnv:
+    """A vector of N copies of an environment, as `Collector` wants it.
 
     Args:
-        env_id: a gymnasium id, ``"CartPole-v1"`` say.
+        env: a gymnasium id, ``"CartPole-v1"`` say, or a callable that makes an environment.
         num_envs: N, at least 1.
-        kwargs: passed to each environment.
+        env_kwargs: passed to each environment; only with an id.
+        wrappers: put round each environment, the first one innermost; each a callable, or a
+            pair of one and a dictionary of its arguments.
+        vectorization: "sync", one after the other; "async", each in a process of its own; or
+            "array", gymnasium's own environment over arrays (its ``vector_entry_point``).
 
     Returns:
-        A vector environment that never resets by itself: the collector resets what has ended,
-        after it has seen the true last observation.
+        A vector environment that never resets by itself, so that the collector sees the true last
+        observation; "array" resets at the next step, which the collector leaves out.
+
+    Raises:
+        ValueError: if a number is out of range, or there is no such environment over arrays.
     """
     require(num_envs >= 1, f"num_envs is {num_envs}, expected at least 1")
-    return gym.make_vec(
-        env_id,
-        num_envs,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
-        **kwargs,
+    kwargs = env_kwargs or {}
+    if vectorization == "array":
+        spec = gym.spec(env) if isinstance(env, str) else None
+        require(
+            spec is not None and spec.vector_entry_point is not None and not wrappers,
+            f"vectorization is 'array', expected 'sync' or 'async' for {env!r} "
+            f"with {len(wrappers)} wrappers: there is no environment over arrays for that",
+        )
+        return gym.make_vec(env, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    require(
+        vectorization in ("sync", "async"),
+        f"vectorization is {vectorization!r}, expected 'sync', 'async' or 'array'",
     )
+    require(
+        isinstance(env, str) or not kwargs,
+        f"env_kwargs is {kwargs}, expected none with a callable, which knows its own",
+    )
+
+    def make() -> gym.Env[Any, Any]:
+        made = gym.make(env, **kwargs) if isinstance(env, str) else env()
+        for wrapper in wrappers:
+            wrap, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
+            made = wrap(made, **arguments)
+        return made
+
+    vector = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv}[vectorization]
+    return vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)

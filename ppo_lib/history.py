@@ -1,11 +1,13 @@
 """What training leaves behind: a row for every update, to be read, drawn or compared."""
 
 import math
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
-from ppo_lib.ranks import gather_lists
 from ppo_lib.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -43,9 +45,9 @@ class History:
         return np.array([row[name] for row in self.rows], dtype=np.float64)
 
     def append(self, row: dict[str, float], rollout: Rollout) -> None:
-        """Add an update's row, and the episodes that ended in its rollout, of all ranks."""
+        """Add an update's row, and the episodes that ended in its rollout."""
         returns, lengths = rollout.episode_returns, rollout.episode_lengths
-        ended = gather_lists(list(zip(returns.tolist(), lengths.tolist(), strict=True)))
+        ended = list(zip(returns.tolist(), lengths.tolist(), strict=True))
         self.episodes += [(int(row["env_steps"]), *episode) for episode in ended]
         means = np.mean(ended, axis=0).tolist() if ended else [math.nan, math.nan]
         self.rows.append(row | dict(zip(("episode_return", "episode_length"), means, strict=True)))
@@ -74,3 +76,20 @@ class History:
             axes.set_xlabel("environment steps")
             axes.locator_params(axis="x", nbins=4)
         return figure
+
+
+def progress_bar(total: int, done: int, *, wanted: bool) -> tqdm:
+    """A bar over environment steps, drawn in a terminal and in a notebook only.
+
+    Args:
+        total: steps at the end.
+        done: steps at the start.
+        wanted: whether to draw it at all; nor is it drawn where ``TQDM_DISABLE`` is set.
+    """
+    notebook = "ipykernel" in sys.modules
+    watched = wanted and "TQDM_DISABLE" not in os.environ and (notebook or sys.stderr.isatty())
+    if watched and notebook:
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar(total=total, initial=done, unit="step")
+    return tqdm(total=total, initial=done, unit="step", disable=not watched)

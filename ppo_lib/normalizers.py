@@ -1,15 +1,18 @@
-"""Running scales of observations and rewards, the same on every rank."""
+"""Running scales of observations and rewards."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ppo_lib.ranks import sum_over_ranks
-from ppo_lib.rollout import Rollout
 from ppo_lib.validate import in_unit_interval, require
+
+if TYPE_CHECKING:
+    from ppo_lib.rollout import Rollout
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of all rows seen so far, by all ranks.
+    """Mean and variance of all rows so far.
 
     Args:
         size: D, numbers in a row.
@@ -35,16 +38,12 @@ class RunningMoments(nn.Module):
     def update(self, rows: Tensor) -> None:
         """Count rows ``[..., D]`` in (Chan, Golub and LeVeque 1979)."""
         deviations = (rows.to(self.mean) - self.mean).reshape(-1, len(self.mean))
-        sums = torch.cat([deviations.sum(0), (deviations**2).sum(0)])
-        # One tensor, since every exchange between ranks costs a message.
-        sums = sum_over_ranks(torch.cat([sums, sums.new_tensor([len(deviations)])]))
-        new, total = sums[-1], self.count + sums[-1]
-        shift, square = sums[:-1].view(2, -1) / total
+        total = self.count + len(deviations)
+        shift, square = deviations.sum(0) / total, (deviations**2).sum(0) / total
         # Around the old mean the old rows have the mean square var, which `square` tops up.
-        spread = self.var * self.count / total + square - shift**2
-        self.var.copy_(spread.clamp(min=0.0))
+        self.var.copy_((self.var * self.count / total + square - shift**2).clamp(min=0.0))
         self.mean.add_(shift)
-        self.count.add_(new)
+        self.count.copy_(total)
 
 
 class ObsNormalizer(RunningMoments):
@@ -52,7 +51,8 @@ class ObsNormalizer(RunningMoments):
 
     It is the first layer of actor and critic, so that it is saved, restored and used in
     evaluation with them.  Its statistics change only between two updates: within one, a state
-    looks the same to the policy that acted, to the one that learns, and to the critic.
+    looks the same to the policy that acted, to the one that learns, and to the critic.  A feature
+    that has never varied is centred and not scaled.
 
     Args:
         size: the number of features of an observation.
@@ -73,11 +73,20 @@ class ObsNormalizer(RunningMoments):
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
 
+    def start(self, obs: Tensor) -> None:
+        """Take the first observations ``[N, size]``, before a first rollout has been collected.
+
+        So few tell where a feature lies, and little of how far it will vary: it is scaled down
+        by their spread, and never up.
+        """
+        self.update(obs)
+        self.scale.clamp_(max=1.0)
+
     def update(self, rows: Tensor) -> None:
         """Count rows ``[..., size]`` in."""
         super().update(rows)
         self.center.copy_(self.mean)
-        self.scale.copy_((self.var + 1e-8).rsqrt())
+        self.scale.copy_(torch.where(self.var > 0, (self.var + 1e-8).rsqrt(), 1.0))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise."""
@@ -88,25 +97,29 @@ class RewardNormalizer(RunningMoments):
     """Rewards over the running standard deviation of the discounted sum of rewards so far.
 
     The sum G_t = r_t + γ G_{t-1} runs forward within an episode; it only sets a scale.  Rewards
-    are not shifted, which would change what is optimal when episodes end.
+    are not shifted, which would change what is optimal when episodes end.  What comes out is
+    within ±10, as in OpenAI's baselines: where the sum has hardly varied, the scale means nothing.
 
     Args:
-        num_envs: N, environments of this rank.
+        num_envs: N, environments.
         gamma: the discount γ, in [0, 1].
     """
+
+    sums: Tensor
 
     def __init__(self, num_envs: int, *, gamma: float) -> None:
         super().__init__(1)
         in_unit_interval("gamma", gamma)
         self.gamma = gamma
-        self._sums = torch.zeros(num_envs)
+        self.register_buffer("sums", torch.zeros(num_envs), persistent=False)
 
-    def forward(self, rollout: Rollout) -> Tensor:
+    def forward(self, rollout: "Rollout") -> Tensor:
         """Count a rollout in, and scale its rewards, ``[T, N]``."""
         sums, ended = [], rollout.terminated | rollout.truncated
         for rewards, ends in zip(rollout.rewards, ended, strict=True):
-            self._sums = rewards + self.gamma * self._sums
-            sums.append(self._sums)
-            self._sums = self._sums.masked_fill(ends, 0.0)
-        self.update(torch.stack(sums).unsqueeze(-1))
-        return rollout.rewards / (self.var + 1e-8).sqrt().float()
+            self.sums = rewards + self.gamma * self.sums
+            sums.append(self.sums)
+            self.sums = self.sums.masked_fill(ends, 0.0)
+        # Not the rows in which an environment has reset itself.
+        self.update(torch.stack(sums)[rollout.mask].unsqueeze(-1))
+        return (rollout.rewards / (self.var + 1e-8).sqrt().float()).clamp(-10.0, 10.0)

@@ -5,12 +5,10 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.policies import Policy
-from ppo_lib.ranks import num_ranks, rank
 from ppo_lib.validate import require
 
 
@@ -25,6 +23,7 @@ class Rollout(NamedTuple):
     next_obs: Tensor  #: ``[T, N, …]`` what the step led to, before any reset
     terminated: Tensor  #: ``[T, N]`` bool, the world ended at this step
     truncated: Tensor  #: ``[T, N]`` bool, a time limit cut the episode at this step
+    mask: Tensor  #: ``[T, N]`` bool, False where an environment reset itself instead of a step
     episode_returns: Tensor  #: ``[E]`` float64, undiscounted, of the E episodes that ended
     episode_lengths: Tensor  #: ``[E]`` int64, their numbers of steps
 
@@ -32,8 +31,8 @@ class Rollout(NamedTuple):
 class Episodes(NamedTuple):
     """N complete episodes, one a column, padded to the longest one's T steps."""
 
-    obs: Tensor  #: ``[T, N, …]`` what the policy saw
-    actions: Tensor  #: ``[T, N, …]`` what the policy chose
+    obs: Tensor  #: ``[T, N, …]`` what the policy saw; 0 after the end
+    actions: Tensor  #: ``[T, N, …]`` what the policy chose; 0 after the end
     rewards: Tensor  #: ``[T, N]`` float64, 0 after the end
     mask: Tensor  #: ``[T, N]`` bool, True where a step of the episode was taken
 
@@ -41,23 +40,33 @@ class Episodes(NamedTuple):
 class Collector:
     """Runs a policy in a vector of environments, and goes on where the last rollout stopped.
 
-    Of several ranks, each draws for the environments of all and takes its own part, so that M
-    ranks of N/M environments do what one with N does.
+    Environments that never reset by themselves are reset here, once their true last observation
+    was seen.  Those that reset at the next step (gymnasium's default) take no action in it: the
+    rollout's ``mask`` is False there.
 
     Args:
-        envs: a vector environment whose autoreset is disabled, as `make_envs` makes it.
-        seed: of the environments; environment i, counted over all ranks, gets ``seed + i``.
+        envs: a vector environment with autoreset disabled, as `make_envs` makes it, or at the
+            next step.
+        seed: of the environments; environment i gets ``seed + i``.
+
+    Attributes:
+        obs: ``[N, …]``, what the policy sees next.
 
     Raises:
-        ValueError: if the spaces are not supported, or the environments reset by themselves.
+        ValueError: if the spaces are not supported, or an episode's last observation is hidden.
     """
 
     def __init__(self, envs: VectorEnv, *, seed: int) -> None:
         check_envs(envs)
         self.envs = envs
-        self._returns = np.zeros(envs.num_envs)
-        self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
-        self._obs = obs_tensor(envs.reset(seed=seed + rank() * envs.num_envs)[0])
+        self.reset(seed=seed)
+
+    def reset(self, *, seed: int) -> None:
+        """Start new episodes in every environment."""
+        self.obs = obs_tensor(self.envs.reset(seed=seed)[0])
+        self._returns = np.zeros(self.envs.num_envs)
+        self._lengths = np.zeros(self.envs.num_envs, dtype=np.int64)
+        self._resetting = np.zeros(self.envs.num_envs, dtype=bool)
 
     @torch.no_grad()
     def collect(self, policy: Policy, num_steps: int, generator: torch.Generator) -> Rollout:
@@ -76,60 +85,68 @@ class Collector:
         """
         require(num_steps >= 1, f"num_steps is {num_steps}, expected at least 1")
         device = device_of(policy)
-        seen: list[tuple[Tensor, ...]] = []
-        paid: list[tuple[np.ndarray, ...]] = []
+        columns: list[tuple[Tensor, ...]] = []
+        arrays: list[tuple[np.ndarray, ...]] = []
         returns: list[float] = []
         lengths: list[int] = []
         for _ in range(num_steps):
-            params = policy(self._obs.to(device)).cpu()
-            actions = _draw(policy.dist, params, generator)
-            stepped = self.envs.step(env_actions(actions, self.envs))
-            next_obs, rewards, terminated, truncated = stepped[:4]
+            params = policy(self.obs.to(device)).cpu()
+            actions = self._draw(policy, params, generator)
+            array, rewards, terminated, truncated, _ = self.envs.step(
+                env_actions(actions, self.envs)
+            )
             _check_finite("reward", rewards)
-            seen.append((self._obs, actions, params, obs_tensor(next_obs)))
-            paid.append((rewards, terminated, truncated))
-            self._obs = seen[-1][3]
+            next_obs, mask = obs_tensor(array), ~self._resetting
+            columns.append((self.obs, actions, params, next_obs))
+            arrays.append((rewards, terminated, truncated, mask))
+            self.obs = next_obs
 
             self._returns += rewards
-            self._lengths += 1
+            self._lengths += mask
             ended = terminated | truncated
             if ended.any():
                 returns += self._returns[ended].tolist()
                 lengths += self._lengths[ended].tolist()
                 self._returns[ended] = 0.0
                 self._lengths[ended] = 0
-                self._obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
-        obs, actions, params, next_obs = (torch.stack(x) for x in zip(*seen, strict=True))
+            if _resets_itself(self.envs):
+                self._resetting = ended
+            elif ended.any():
+                self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
+        obs, actions, params, next_obs = (torch.stack(x) for x in zip(*columns, strict=True))
         _check_finite("dist_params", params.numpy())
-        rewards, terminated, truncated = (np.stack(x) for x in zip(*paid, strict=True))
+        rewards, *flags = (torch.tensor(np.stack(x)) for x in zip(*arrays, strict=True))
         return Rollout(
             obs,
             actions,
             policy.dist.log_prob(params, actions),
             params,
-            torch.tensor(rewards, dtype=torch.float32),
+            rewards.float(),
             next_obs,
-            torch.tensor(terminated),
-            torch.tensor(truncated),
+            *flags,
             torch.tensor(returns, dtype=torch.float64),
             torch.tensor(lengths, dtype=torch.int64),
         )
 
+    def _draw(self, policy: Policy, params: Tensor, generator: torch.Generator) -> Tensor:
+        """Actions of the environments, ``[N, …]``, from the parameters, ``[N, P]``."""
+        return policy.dist.sample(params, generator)
+
 
 @torch.no_grad()
 def play_episodes(
-    envs: VectorEnv,
+    envs: SyncVectorEnv,
     policy: Policy,
     generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
 ) -> Episodes:
-    """Play exactly one complete episode in each environment.
+    """Play exactly one complete episode in each environment, and no step after its end.
 
     Each environment counts once, so that short episodes do not count more often than long ones.
 
     Args:
-        envs: a vector environment whose autoreset is disabled, as `make_envs` makes it.
+        envs: environments that are stepped one after the other, as `make_envs` makes them.
         policy: what acts.
         generator: draws the actions; without it the most probable action is taken (the mean of
             a Gaussian).
@@ -140,23 +157,24 @@ def play_episodes(
         ValueError: as `Collector`.
     """
     check_envs(envs)
-    device = device_of(policy)
+    device, dist = device_of(policy), policy.dist
+    array = envs.reset(seed=seed)[0].copy()
+    playing = np.arange(envs.num_envs)
     steps: list[tuple[Tensor, ...]] = []
-    playing = np.ones(envs.num_envs, dtype=bool)
-    obs, _ = envs.reset(seed=seed)
-    while playing.any():
-        seen = obs_tensor(obs)
-        params = policy(seen.to(device)).cpu()
+    while len(playing):
+        obs = obs_tensor(array[playing])
+        params = policy(obs.to(device)).cpu()
         _check_finite("dist_params", params.numpy())
-        dist = policy.dist
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
-        obs, rewards, terminated, truncated, _ = envs.step(env_actions(actions, envs))
+        rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), dtype=bool)
+        for i, (n, action) in enumerate(zip(playing, env_actions(actions, envs), strict=True)):
+            array[n], rewards[i], terminated, truncated, _ = envs.envs[n].step(action)
+            ended[i] = terminated or truncated
         _check_finite("reward", rewards)
-        steps.append((seen, actions, torch.tensor(rewards * playing), torch.tensor(playing)))
-        ended = terminated | truncated
-        playing &= ~ended
-        if ended.any():
-            obs, _ = envs.reset(options={"reset_mask": ended})
+        there = torch.tensor(playing)
+        taken = (obs, actions, torch.tensor(rewards), torch.ones(len(playing), dtype=torch.bool))
+        steps.append(tuple(_in_all_columns(x, there, envs.num_envs) for x in taken))
+        playing = playing[~ended]
     return Episodes(*(torch.stack(column) for column in zip(*steps, strict=True)))
 
 
@@ -186,18 +204,18 @@ def device_of(policy: Policy) -> torch.device:
 
 
 def check_envs(envs: VectorEnv) -> None:
-    """Refuse environments that reset by themselves, and spaces that no policy here takes."""
+    """Refuse environments that hide an episode's end, and spaces that no policy here takes."""
     mode = envs.metadata.get("autoreset_mode")
     require(
-        mode == AutoresetMode.DISABLED,
-        f"envs has autoreset_mode {mode}, expected AutoresetMode.DISABLED: "
-        "what has ended is reset only after its last observation was seen",
+        mode in (AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP),
+        f"envs has autoreset_mode {mode}, expected AutoresetMode.DISABLED or NEXT_STEP: "
+        "what a step led to must be seen before a reset",
     )
     obs, action = envs.single_observation_space, envs.single_action_space
-    flat = isinstance(obs, gym.spaces.Box) and len(obs.shape) == 1
     require(
-        flat or (isinstance(obs, gym.spaces.Discrete) and obs.start == 0),
-        f"observation_space is {obs}, expected a Box of one dimension or a Discrete from 0; "
+        isinstance(obs, gym.spaces.Box)
+        or (isinstance(obs, gym.spaces.Discrete) and obs.start == 0),
+        f"observation_space is {obs}, expected a Box or a Discrete from 0; "
         "gymnasium.wrappers.FlattenObservation makes a Box of most others",
     )
     real = isinstance(action, gym.spaces.Box) and len(action.shape) == 1
@@ -207,14 +225,13 @@ def check_envs(envs: VectorEnv) -> None:
     )
 
 
-def _draw(
-    dist: type[Categorical] | type[DiagonalGaussian], params: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Actions of this rank's environments, drawn among those of all ranks."""
-    if num_ranks() == 1:
-        return dist.sample(params, generator)
-    drawn = dist.sample(params.repeat(num_ranks(), 1), generator)
-    return drawn.split(len(params))[rank()]
+def _resets_itself(envs: VectorEnv) -> bool:
+    return envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+
+
+def _in_all_columns(rows: Tensor, there: Tensor, num_columns: int) -> Tensor:
+    """Rows at their places among ``num_columns``, and 0 elsewhere."""
+    return rows.new_zeros(num_columns, *rows.shape[1:]).index_copy(0, there, rows)
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:

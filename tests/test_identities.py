@@ -267,13 +267,13 @@ def test_a_minibatch_of_one_teaches_with_its_advantage_as_it_is():
 
 def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
     config = {"num_epochs": 10, "minibatch_size": 8, "learning_rate": 2e-2}
-    free, loose, strict = make(**config), make(**config, max_kl=1e9), make(**config, max_kl=1e-12)
+    free, loose, strict = make(**config), make(**config, target_kl=1e9), make(**config, target_kl=1e-12)
     for trainer in (free, loose, strict):
         trainer.learn()
     assert torch.equal(free.optimizer.vector, loose.optimizer.vector)
     assert free.history["gradient_steps"].tolist() == [40, 40, 40]
     assert strict.history["gradient_steps"].tolist() == [1, 1, 1]
-    middle, kl = make(**config, max_kl=0.01), []
+    middle, kl = make(**config, target_kl=0.01), []
 
     def look(batch, index, _):
         ratio = ratios(middle, batch, index)
@@ -289,7 +289,7 @@ def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
 
 def test_one_gradient_step_is_taken_however_large_the_divergence():
     # The first minibatch shows only rounding, or what several ranks make of it.
-    trainer = make(max_kl=0.01)
+    trainer = make(target_kl=0.01)
     trainer._approx_kl = lambda _: 1.0
     assert trainer.learn()["gradient_steps"].tolist() == [1, 1, 1]
 
@@ -312,7 +312,7 @@ def test_the_clip_range_falls_linearly_or_stays(monkeypatch):
 
 
 def test_beta_is_adapted_once_an_update():
-    trainer = make(loss="kl", kl_coef=1.0, kl_target=0.3, total_steps=32 * 6)
+    trainer = make(loss="kl", kl_coef=1.0, adaptive_kl_target=0.3, total_steps=32 * 6)
     told = iter([0.199, 0.201, 0.3, 0.449, 0.451, 9.0])
     trainer._kl = lambda _: next(told)
     trainer.learn()

@@ -90,8 +90,8 @@ REFUSED = {
     "clip_range": [0, -0.2, NAN, INF, None],
     "anneal_clip_range": [0, 1, None, "yes"],
     "kl_coef": [-0.1, NAN, INF, None],
-    "kl_target": [0, -0.1, NAN, INF, None],
-    "max_kl": [0, -0.1, NAN, INF, "no"],
+    "adaptive_kl_target": [0, -0.1, NAN, INF, None],
+    "target_kl": [0, -0.1, NAN, INF, "no"],
     "normalize_advantages": [0, 1, None],
     "normalize_obs": [0, 1, None],
     "normalize_rewards": [0, 1, None],
@@ -162,7 +162,7 @@ def test_two_trainers_with_one_seed_are_the_same_to_the_bit():
 
 def test_another_seed_gives_another_agent():
     first, other = learned(), learned(dataclasses.replace(SMALL, seed=1))
-    assert not torch.equal(first.policy.net.layers[0].weight, other.policy.net.layers[0].weight)
+    assert not torch.equal(first.policy.net[0].weight, other.policy.net[0].weight)
 
 
 def test_training_that_a_callback_stopped_goes_on_to_the_same_bits():

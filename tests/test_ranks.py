@@ -39,10 +39,10 @@ BOTH = PPOConfig(
 )
 KL = {"loss": "kl", "kl_target": 1e-3, "value_clip_range": 0.2, "anneal_clip_range": True}
 CASES = {
-    "clip, CartPole": ("CartPole-v1", dataclasses.replace(BOTH, max_kl=0.01, ent_coef=0.01)),
-    "clip, Pendulum": ("Pendulum-v1", dataclasses.replace(BOTH, max_kl=0.002, seed=1)),
-    "kl, CartPole": ("CartPole-v1", dataclasses.replace(BOTH, **KL, max_kl=0.003, seed=2)),
-    "kl, Pendulum": ("Pendulum-v1", dataclasses.replace(BOTH, **KL, max_kl=0.0003, seed=3)),
+    "clip, CartPole": ("CartPole-v1", dataclasses.replace(BOTH, target_kl=0.01, ent_coef=0.01)),
+    "clip, Pendulum": ("Pendulum-v1", dataclasses.replace(BOTH, target_kl=0.002, seed=1)),
+    "kl, CartPole": ("CartPole-v1", dataclasses.replace(BOTH, **KL, target_kl=0.003, seed=2)),
+    "kl, Pendulum": ("Pendulum-v1", dataclasses.replace(BOTH, **KL, target_kl=0.0003, seed=3)),
 }
 #: Few steps, so that in some minibatches, or in all, one rank has none.
 FEW = dataclasses.replace(
@@ -252,7 +252,7 @@ def test_two_processes_take_the_gradient_steps_of_one(name, two, one):
     steps = [row["gradient_steps"] for row in both["rows"]]
     assert steps == [row["gradient_steps"] for row in alone["rows"]]
     whole = config.num_epochs * -(-config.batch_size // config.minibatch_size)
-    if config.max_kl is None:
+    if config.target_kl is None:
         assert steps == [whole] * config.num_updates
     else:
         assert 1 <= min(steps) < whole  # so that it was seen to stop

@@ -327,12 +327,12 @@ def test_evaluation_takes_the_likeliest_action_or_draws_one():
         actor.logits[0] = torch.tensor([0.4, 0.6]).log()
     spaces = {"obs": Discrete(1), "num_episodes": 400, "seed": 3}
     assert evaluate(actor, "tests/Paid-v0", **spaces).tolist() == [1.0] * 400
-    drawn = evaluate(actor, "tests/Paid-v0", greedy=False, **spaces)
+    drawn = evaluate(actor, "tests/Paid-v0", deterministic=False, **spaces)
     # Five standard errors: 5 √(0.6 · 0.4 / 400) = 0.12.
     assert abs(drawn.mean() - 0.6) < 0.12
-    assert torch.equal(drawn, evaluate(actor, "tests/Paid-v0", greedy=False, **spaces))
+    assert torch.equal(drawn, evaluate(actor, "tests/Paid-v0", deterministic=False, **spaces))
     spaces["seed"] = 4
-    assert not torch.equal(drawn, evaluate(actor, "tests/Paid-v0", greedy=False, **spaces))
+    assert not torch.equal(drawn, evaluate(actor, "tests/Paid-v0", deterministic=False, **spaces))
 
 
 def test_one_seed_gives_the_same_evaluation():
@@ -347,7 +347,7 @@ def test_one_seed_gives_the_same_evaluation():
 def test_evaluation_leaves_the_global_generator_and_the_policy_alone():
     actor = policy()
     before = [torch.get_rng_state(), *(p.clone() for p in actor.parameters())]
-    evaluate(actor, "tests/Counter-v0", num_episodes=2, seed=0, greedy=False)
+    evaluate(actor, "tests/Counter-v0", num_episodes=2, seed=0, deterministic=False)
     after = [torch.get_rng_state(), *actor.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 

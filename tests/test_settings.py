@@ -6,7 +6,7 @@ import gymnasium as gym
 import pytest
 
 from ppo_lib import PPO, PPOConfig, evaluate
-from ppo_lib.settings import SETTINGS, settings
+from ppo_lib.config import SETTINGS, settings
 
 
 @pytest.mark.parametrize("env_id", SETTINGS)

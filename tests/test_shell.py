@@ -45,7 +45,7 @@ OTHERS = {
     "anneal_clip_range": True,
     "kl_coef": 0.7,
     "kl_target": 0.02,
-    "max_kl": 0.5,
+    "target_kl": 0.5,
     "normalize_advantages": False,
     "normalize_obs": False,
     "normalize_rewards": True,

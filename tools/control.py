@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from stored import store
 
-from ppo_lib import PPO, evaluate
-from ppo_lib.settings import settings
+from ppo_lib import PPO, evaluate, settings
 
 DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "control.json"
 SEEDS = {"Pendulum-v1": range(5), "Hopper-v5": range(3), "HalfCheetah-v5": range(3)}

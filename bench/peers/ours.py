@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from bench.measure import Measurement, main
-from ppo_lib.ppo import PPO, PPOConfig
-from ppo_lib.settings import settings
+from ppo_lib import PPO, PPOConfig, settings
 
 COMMON = PPOConfig(
     num_envs=8,

@@ -17,7 +17,7 @@ from bench.stable_baselines import (
     ZOO_CARTPOLE_STEPS,
     learn,
 )
-from ppo_lib.settings import settings as our_settings
+from ppo_lib.config import settings as our_settings
 
 # The RL Zoo's hyperparams/ppo.yml, Pendulum-v1; the minibatches of 64 are the library's default.
 ZOO_PENDULUM = {

@@ -23,7 +23,7 @@ step sees: to subtract a mean is to have a baseline, which is the idea of rung 3
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +31,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppo_lib.config import PPOConfig
 from ppo_lib.evaluate import evaluate
 from ppo_lib.objectives import (
     normalize_advantages,
     policy_gradient_loss,
     value_loss,
 )
-from ppo_lib.ppo import PPO, PPOConfig, minibatches
+from ppo_lib.ppo import PPO, minibatches
 from ppo_lib.returns import discounted_return, gae, rewards_to_go
 from ppo_lib.rollout import Rollout, play_episodes
 from ppo_lib.validate import require
@@ -64,7 +65,7 @@ EVALUATION_SEED = 10_000  # no training environment has a seed that large
 #: never raises, the surrogate is all that is left.
 RESTRAINT: dict[str, dict[str, Any]] = {
     "reuse": {"loss": "kl", "kl_coef": 0.0},
-    "kl": {"loss": "kl", "kl_coef": 1.0, "kl_target": 0.01},
+    "kl": {"loss": "kl", "kl_coef": 1.0, "adaptive_kl_target": 0.01},
     "clip": {},
 }
 
@@ -149,19 +150,14 @@ def make_learner(
 ) -> PPO:
     """What a rung trains: a `PPO` that gives its networks, environments and random numbers.
 
-    In the rungs before ``reuse`` actor and critic descend losses of their own, so that the
-    optimizer is torch's, which passes over what a loss does not depend on.  Arguments and errors
-    as in `run`.
+    Arguments and errors as in `run`.
     """
     require(rung in RUNGS, f"rung is {rung!r}, expected one of {', '.join(RUNGS)}")
     rate = LEARNING_RATES[rung] if learning_rate is None else learning_rate
     config = PPOConfig(
         total_steps=total_steps, learning_rate=rate, seed=seed, **RESTRAINT.get(rung, {})
     )
-    learner = PPO(ENV_ID, config)
-    if rung not in RESTRAINT:
-        learner.optimizer = torch.optim.Adam(learner.parameters, rate, eps=1e-5)
-    return learner
+    return PPO(ENV_ID, config)
 
 
 def learn_from_episodes(learner: PPO, rung: str) -> None:
@@ -213,14 +209,15 @@ def _collect(learner: PPO, gae_lambda: float) -> tuple[Rollout, Tensor, Tensor]:
 
 
 def _fit_critic(learner: PPO, obs: Tensor, targets: Tensor) -> None:
-    for index in _minibatches(learner, len(obs)):
-        _descend(learner, value_loss(learner.critic(obs[index]), targets[index]))
-
-
-def _minibatches(learner: PPO, batch_size: int) -> Iterator[Tensor]:
     c = learner.config
     for _ in range(c.num_epochs):
-        yield from minibatches(batch_size, c.minibatch_size, learner.generator)
+        for mb in minibatches(_Targets(obs, targets), c.minibatch_size, learner.generator):
+            _descend(learner, value_loss(learner.critic(mb.obs), mb.targets))
+
+
+class _Targets(NamedTuple):
+    obs: Tensor
+    targets: Tensor
 
 
 def _log_probs(learner: PPO, obs: Tensor, actions: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ import torch
 import torch.distributed as dist
 import tyro
 
-from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
+from ppo_lib.checkpoint import env_of, load_policy, read_checkpoint
+from ppo_lib.config import PPOConfig, settings
 from ppo_lib.evaluate import evaluate
-from ppo_lib.ppo import PPO, PPOConfig
-from ppo_lib.ranks import rank, sum_over_ranks
-from ppo_lib.settings import settings
+from ppo_lib.parallel import ParallelPPO
+from ppo_lib.ppo import PPO
 from ppo_lib.shell.film import checked_film_path, save_film
 from ppo_lib.shell.tensorboard import TensorBoard
 from ppo_lib.validate import require
@@ -64,18 +64,24 @@ class Evaluate:
 
 def train(env_id: str, options: Train) -> None:
     """Train, with a checkpoint every minute and at the end, whatever ends it."""
-    path, callbacks = options.checkpoint, []
+    path = options.checkpoint
     require(not path.exists(), f"checkpoint is {path}, which is there already: name another file")
-    if options.tensorboard is not None:
-        callbacks.append(TensorBoard(options.tensorboard))
-    trainer = PPO(env_id, options.config)
-    try:
-        history = trainer.learn(*callbacks, _save_now_and_then(path), _stop_when_interrupted())
-    finally:
-        # What was learned is kept, too, if a number that is not finite ends training.
-        if rank() == 0 and trainer.env_steps > 0:
-            save_checkpoint(trainer, path)
-    if rank() > 0:
+    callbacks: list[Callable[[PPO], Any]] = []
+    cls = ParallelPPO if dist.is_initialized() else PPO
+    with cls(env_id, options.config) as trainer:
+        first = trainer.rank == 0
+        if first and options.tensorboard is not None:
+            callbacks.append(TensorBoard(options.tensorboard))
+        if first:
+            callbacks.append(_save_now_and_then(path))
+        callbacks.append(_stop_when_interrupted())
+        try:
+            history = trainer.learn(*callbacks, show_progress=first)
+        finally:
+            # What was learned is kept, too, if a number that is not finite ends training.
+            if first and trainer.env_steps > 0:
+                trainer.save(path)
+    if not first:
         return
     speed = history["steps_per_second"].mean()
     print(f"{trainer.env_steps:,} steps, {speed:,.0f} a second")
@@ -85,19 +91,21 @@ def train(env_id: str, options: Train) -> None:
 
 def play(options: Evaluate) -> None:
     """Evaluate the agent of a checkpoint."""
-    if options.film is not None:
-        checked_film_path(options.film)
-    trainer = load_checkpoint(options.checkpoint, device="cpu")
-    agent, kwargs = (trainer.policy, trainer.env_id), trainer.env_kwargs
-    greedy, seed = not options.draw, options.seed
-    returns = evaluate(*agent, num_episodes=options.episodes, seed=seed, greedy=greedy, **kwargs)
+    path, film, seed = options.checkpoint, options.film, options.seed
+    if film is not None:
+        checked_film_path(film)
+    policy = load_policy(path)
+    env_id, env_kwargs, wrappers = env_of(read_checkpoint(path), path)
+    more: dict[str, Any] = {"seed": seed, "env_kwargs": env_kwargs, "wrappers": wrappers}
+    returns = evaluate(
+        policy, env_id, num_episodes=options.episodes, deterministic=not options.draw, **more
+    )
     print(
-        f"{trainer.env_id}: mean return {returns.mean():.1f} over {len(returns)} episodes, "
+        f"{env_id}: mean return {returns.mean():.1f} over {len(returns)} episodes, "
         f"from {returns.min():.1f} to {returns.max():.1f}"
     )
-    if options.film is not None:
-        frames = save_film(*agent, options.film, seed=seed, **kwargs)
-        print(f"film: {options.film}, {frames} frames")
+    if film is not None:
+        print(f"film: {film}, {save_film(policy, env_id, film, **more)} frames")
 
 
 def _save_now_and_then(path: Path) -> Callable[[PPO], None]:
@@ -105,8 +113,8 @@ def _save_now_and_then(path: Path) -> Callable[[PPO], None]:
 
     def save(trainer: PPO) -> None:
         nonlocal last
-        if rank() == 0 and time.monotonic() - last > SAVE_EVERY:
-            save_checkpoint(trainer, path)
+        if time.monotonic() - last > SAVE_EVERY:
+            trainer.save(path)
             last = time.monotonic()
 
     return save
@@ -121,8 +129,8 @@ def _stop_when_interrupted() -> Callable[[PPO], bool]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     signal.signal(signal.SIGINT, ask)
-    # The ranks hear of it at different moments, and must stop after the same update.
-    return lambda _: sum_over_ranks(torch.tensor(len(asked))).item() > 0
+    # Ranks hear of it at different moments, and must stop after the same update.
+    return lambda trainer: bool(trainer.mean(torch.tensor([float(len(asked))])) > 0)
 
 
 def run(words: list[str]) -> None:
@@ -147,7 +155,6 @@ def main() -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    torch.set_num_threads(1)  # the matrices are small: more threads wait for each other
     if "WORLD_SIZE" in os.environ:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -1,5 +1,6 @@
 """Films: an episode of an agent, as moving pictures in a file."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from ppo_lib.validate import require
 SUFFIXES = (".gif", ".webp", ".png")
 
 
-def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwargs: Any) -> int:
+def save_film(
+    policy: Policy,
+    env_id: str,
+    path: str | Path,
+    *,
+    seed: int,
+    env_kwargs: dict[str, Any] | None = None,
+    wrappers: Sequence[Any] = (),
+) -> int:
     """Play one episode with the most probable actions, and save a film of it.
 
     Args:
@@ -23,7 +32,8 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
         env_id: a gymnasium id of an environment that can draw itself.
         path: the file, ``.gif``, ``.webp`` or ``.png`` (animated); its folder must be there.
         seed: of the environment.
-        kwargs: passed to the environment.
+        env_kwargs: passed to the environment.
+        wrappers: as in `make_envs`.
 
     Returns:
         The number of frames: one a step, and the first observation's.
@@ -34,7 +44,8 @@ def save_film(policy: Policy, env_id: str, path: str | Path, *, seed: int, **kwa
     """
     path = checked_film_path(path)
     keep = partial(RenderCollection, reset_clean=False)
-    envs = make_envs(env_id, 1, render_mode="rgb_array", wrappers=[keep], **kwargs)
+    kwargs = (env_kwargs or {}) | {"render_mode": "rgb_array"}
+    envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[keep, *wrappers])
     steps = len(play_episodes(envs, policy, seed=seed).rewards)
     # Once the episode is over the environment is reset, which is not of this film.
     frames = [Image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]

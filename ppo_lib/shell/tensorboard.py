@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 
 from ppo_lib.ppo import PPO
-from ppo_lib.ranks import rank
 
 
 class TensorBoard:
-    """A callback of `PPO.learn` that writes every column of the history.
+    """A callback of `PPO.learn` that writes every column of the history; of several ranks, on one.
 
     Args:
         folder: where the events go; ``tensorboard --logdir FOLDER`` shows them.
@@ -18,16 +17,13 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        # Only the first rank writes, and only who asks for it waits for the import.
-        if rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
+        # Only who asks for it waits for the import.
+        from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder))
 
     def __call__(self, trainer: PPO) -> None:
         """Write the last update's row, against environment steps."""
-        if rank() > 0:
-            return
         row = trainer.history.rows[-1]
         for name, number in row.items():
             if name != "env_steps" and not math.isnan(number):

@@ -1,0 +1,101 @@
+"""Several processes, the *ranks*, that train one agent together, by torch.distributed.
+
+``torchrun`` starts them.  Rank m of M has N/M of the N environments, the columns from m N/M on.
+All of them draw the same random numbers, hold the whole batch, and take their part of each
+minibatch, so that M ranks compute what one does, up to the order in which sums are added.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ppo_lib.policies import Policy
+from ppo_lib.ppo import PPO, Batch, PPOConfig, Step
+from ppo_lib.rollout import Collector, Rollout
+from ppo_lib.validate import require
+
+
+class ParallelPPO(PPO):
+    """`PPO` of which every rank steps a part of the environments and takes a part of each gradient.
+
+    A callback of `learn` must give the same answer on every rank.  Arguments are those of `PPO`;
+    ``torch.distributed`` must have been initialised.
+
+    Raises:
+        ValueError: if it was not, or the environments can't be shared out evenly.
+    """
+
+    def __init__(self, env: Any, config: PPOConfig | None = None, **more: Any) -> None:
+        require(dist.is_initialized(), "torch.distributed is not initialised, expected it to be")
+        self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
+        super().__init__(env, config, **more)
+        for parameter in self.parameters:
+            dist.broadcast(parameter.detach(), 0)
+
+    def collect(self) -> Rollout:
+        """The next T steps of the environments of all ranks."""
+        own = super().collect()
+        columns = [torch.cat(self._gather(x), dim=1) for x in own[:-2]]
+        every: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(every, own[-2:])
+        return Rollout(*columns, *(torch.cat(lists) for lists in zip(*every, strict=True)))
+
+    def gradient(self, minibatch: Batch) -> Step:
+        """The gradient of the whole minibatch, of which each rank has taken its part.
+
+        ∇L = Σ_m b_m/B ∇L_m (eq-ranks-gradient), where rank m has b_m of B steps.
+        """
+        own = Batch(*(column[self.rank :: self.num_ranks] for column in minibatch))
+        share = len(own.obs) / len(minibatch.obs)
+        if share > 0:
+            step = super().gradient(own)
+        else:
+            self.optimizer.zero_grad()
+            step = self._empty_step(own)
+        gradients = [
+            p.new_zeros(p.shape) if p.grad is None else p.grad * share for p in self.parameters
+        ]
+        # One vector, since every exchange between ranks costs a message.
+        vector = torch.nn.utils.parameters_to_vector(gradients)
+        dist.all_reduce(vector)
+        parts = vector.split([p.numel() for p in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return step
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean over the rows of all ranks."""
+        sums = torch.cat([x.sum(0).flatten(), x.new_tensor([len(x)])])
+        dist.all_reduce(sums)
+        return (sums[:-1] / sums[-1]).view(x.shape[1:])
+
+    def _empty_step(self, own: Batch) -> Step:
+        none = own.log_probs
+        return Step(none, none, own.dist_params, none, none)
+
+    def _gather(self, x: Tensor) -> list[Tensor]:
+        # Not every backend sends bools.
+        parts = [torch.empty_like(x, dtype=_sent(x.dtype)) for _ in range(self.num_ranks)]
+        dist.all_gather(parts, x.to(_sent(x.dtype)).contiguous())
+        return [part.to(x.dtype) for part in parts]
+
+    def _make_collector(self) -> Collector:
+        return _PartCollector(self)
+
+
+class _PartCollector(Collector):
+    """Draws for the environments of all ranks, and takes this rank's part."""
+
+    def __init__(self, trainer: ParallelPPO) -> None:
+        self.rank, self.num_ranks = trainer.rank, trainer.num_ranks
+        super().__init__(trainer.envs, seed=trainer._env_seed())
+
+    def _draw(self, policy: Policy, params: Tensor, generator: torch.Generator) -> Tensor:
+        drawn = policy.dist.sample(params.repeat(self.num_ranks, 1), generator)
+        return drawn.split(len(params))[self.rank]
+
+
+def _sent(dtype: torch.dtype) -> torch.dtype:
+    return torch.uint8 if dtype == torch.bool else dtype

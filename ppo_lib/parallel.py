@@ -37,7 +37,7 @@ class ParallelPPO(PPO):
     def collect(self) -> Rollout:
         """The next T steps of the environments of all ranks."""
         own = super().collect()
-        columns = [torch.cat(self._gather(x), dim=1) for x in own[:-2]]
+        columns = [self.gather(x, dim=1) for x in own[:-2]]
         every: list[Any] = [None] * self.num_ranks
         dist.all_gather_object(every, own[-2:])
         return Rollout(*columns, *(torch.cat(lists) for lists in zip(*every, strict=True)))
@@ -53,33 +53,29 @@ class ParallelPPO(PPO):
             step = super().gradient(own)
         else:
             self.optimizer.zero_grad()
-            step = self._empty_step(own)
-        gradients = [
-            p.new_zeros(p.shape) if p.grad is None else p.grad * share for p in self.parameters
-        ]
+            step = Step(*[own.log_probs] * 2, own.dist_params, *[own.log_probs] * 2)
+        trained = [p for p in self.parameters if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in trained]
         # One vector, since every exchange between ranks costs a message.
         vector = torch.nn.utils.parameters_to_vector(gradients)
         dist.all_reduce(vector)
-        parts = vector.split([p.numel() for p in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
+        parts = vector.split([p.numel() for p in trained])
+        for parameter, part in zip(trained, parts, strict=True):
             parameter.grad = part.view_as(parameter)
         return step
+
+    def gather(self, x: Tensor, dim: int = 0) -> Tensor:
+        """The columns of all ranks: N/M of each become N."""
+        sent = x.to(torch.uint8) if x.dtype == torch.bool else x  # not every backend sends bools
+        parts = [torch.empty_like(sent) for _ in range(self.num_ranks)]
+        dist.all_gather(parts, sent.contiguous())
+        return torch.cat(parts, dim).to(x.dtype)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean over the rows of all ranks."""
         sums = torch.cat([x.sum(0).flatten(), x.new_tensor([len(x)])])
         dist.all_reduce(sums)
         return (sums[:-1] / sums[-1]).view(x.shape[1:])
-
-    def _empty_step(self, own: Batch) -> Step:
-        none = own.log_probs
-        return Step(none, none, own.dist_params, none, none)
-
-    def _gather(self, x: Tensor) -> list[Tensor]:
-        # Not every backend sends bools.
-        parts = [torch.empty_like(x, dtype=_sent(x.dtype)) for _ in range(self.num_ranks)]
-        dist.all_gather(parts, x.to(_sent(x.dtype)).contiguous())
-        return [part.to(x.dtype) for part in parts]
 
     def _make_collector(self) -> Collector:
         return _PartCollector(self)
@@ -95,7 +91,3 @@ class _PartCollector(Collector):
     def _draw(self, policy: Policy, params: Tensor, generator: torch.Generator) -> Tensor:
         drawn = policy.dist.sample(params.repeat(self.num_ranks, 1), generator)
         return drawn.split(len(params))[self.rank]
-
-
-def _sent(dtype: torch.dtype) -> torch.dtype:
-    return torch.uint8 if dtype == torch.bool else dtype

@@ -108,6 +108,11 @@ class PPO:
             config = settings(env) if isinstance(env, str) else PPOConfig()
         self.config = c = config
         self.env_name = name_env(env, env_kwargs, wrappers)
+        require(
+            c.num_envs % self.num_ranks == 0,
+            f"num_envs is {c.num_envs}, expected a multiple of the number of ranks, "
+            f"{self.num_ranks}",
+        )
         self.num_own_envs = c.num_envs // self.num_ranks
         if isinstance(env, VectorEnv):
             require(
@@ -135,7 +140,7 @@ class PPO:
             policy, critic = policy or made[0], critic or made[1]
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
         for normalizer in self._obs_normalizers():
-            normalizer.start(self.collector.obs.to(c.device))
+            normalizer.start(self.gather(self.collector.obs).to(c.device))
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:
             self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
@@ -270,6 +275,10 @@ class PPO:
             loss = loss - c.ent_coef * dist.entropy(params).mean()
         losses = (x.expand_as(log_probs) for x in (policy_loss, critic_loss))
         return loss, Step(*(x.detach() for x in (*losses, params, log_probs, mb.log_probs)))
+
+    def gather(self, x: Tensor, dim: int = 0) -> Tensor:  # noqa: ARG002
+        """What all ranks have, side by side along the dimension of the environments."""
+        return x
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean over rows, ``[B, …]`` to ``[…]``."""

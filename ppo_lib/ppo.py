@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -106,6 +106,8 @@ class PPO:
     ) -> None:
         if config is None:
             config = settings(env) if isinstance(env, str) else PPOConfig()
+            if wrappers:  # which nothing can put round an environment over arrays
+                config = replace(config, vectorization="sync")
         self.config = c = config
         self.env_name = name_env(env, env_kwargs, wrappers)
         require(
@@ -139,7 +141,13 @@ class PPO:
             )
             policy, critic = policy or made[0], critic or made[1]
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for normalizer in self._obs_normalizers():
+        normalizers = self._obs_normalizers()
+        require(
+            bool(normalizers) or not c.normalize_obs,
+            "normalize_obs is True, expected False with networks of your own that hold no "
+            "ppo_lib.normalizers.ObsNormalizer",
+        )
+        for normalizer in normalizers:
             normalizer.start(self.gather(self.collector.obs).to(c.device))
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:

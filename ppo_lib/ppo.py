@@ -16,6 +16,7 @@ from ppo_lib.checkpoint import (
     changed_config,
     describe_spaces,
     env_of,
+    load_weights,
     name_env,
     read_checkpoint,
     write_checkpoint,
@@ -441,6 +442,8 @@ class PPO:
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
         )
+        for name in ("policy", "critic"):
+            load_weights(getattr(trainer, name), state[name], path, name)
         trainer.load_state_dict(state)
         return trainer
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pickle
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.wrappers import FlattenObservation
 
-from ppo_lib import PPO, PPOConfig, evaluate
-from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
+from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy
+from ppo_lib.distributions import Categorical
 
 SMALL = PPOConfig(
     total_steps=64, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -63,18 +64,21 @@ gym.register("tests/OneStep-v0", OneStep)
 
 
 def learned(config=SMALL, env_id="CartPole-v1", **env_kwargs):
-    trainer = PPO(env_id, config, **env_kwargs)
+    trainer = PPO(env_id, config, env_kwargs=env_kwargs)
     trainer.learn()
     return trainer
 
 
 def numbers(trainer):
     """A copy of every tensor and number that training depends on, by name."""
-    kept = {"generator": trainer.generator.get_state(), "vector": trainer.optimizer.vector}
-    for name in ("policy", "critic", "optimizer", "reward_normalizer"):
+    kept = {"generator": trainer.generator.get_state()}
+    for name in ("policy", "critic", "reward_normalizer"):
         part = getattr(trainer, name)
         if part is not None:
             kept |= {f"{name}.{key}": x for key, x in part.state_dict().items()}
+    for i, parameter in enumerate(trainer.parameters):
+        adam = trainer.optimizer.state.get(parameter, {})
+        kept |= {f"adam.{i}.{key}": x for key, x in adam.items()}
     kept |= {name: torch.tensor(getattr(trainer, name)) for name in ("kl_coef", "env_steps")}
     return {name: x.detach().clone() for name, x in kept.items()}
 
@@ -104,43 +108,47 @@ def test_every_number_is_read_back_to_the_bit(name, env_id, tmp_path):
     config, kwargs = CONFIGS[name], ENVS[env_id]
     trainer = learned(config, env_id, **kwargs)
     before = numbers(trainer)
-    earned = evaluate(trainer.policy, env_id, num_episodes=3, seed=5, **kwargs)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
+    earned = evaluate(trainer.policy, env_id, num_episodes=3, seed=5, env_kwargs=kwargs)
+    trainer.save(tmp_path / "agent.pt")
     assert_same_numbers(numbers(trainer), before)
-    loaded = load_checkpoint(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
     assert_same_numbers(numbers(loaded), before)
     assert_same_history(loaded.history, trainer.history)
-    assert (loaded.config, loaded.env_id, loaded.env_kwargs) == (config, env_id, kwargs)
-    again = evaluate(loaded.policy, env_id, num_episodes=3, seed=5, **loaded.env_kwargs)
+    assert (loaded.config, loaded.env_name) == (config, trainer.env_name)
+    assert loaded.env_name == {"id": env_id, "kwargs": kwargs, "wrappers": []}
+    again = evaluate(loaded.policy, env_id, num_episodes=3, seed=5, env_kwargs=kwargs)
     assert torch.equal(again, earned)
 
 
 def test_the_round_trip_has_something_to_keep():
     # Otherwise the test above would also pass for numbers that never left their first values.
     before, after = numbers(PPO("Pendulum-v1", KL)), numbers(learned(KL, "Pendulum-v1"))
-    assert before.keys() == after.keys()
-    assert [name for name, x in after.items() if torch.equal(x, before[name])] == []
+    assert {name for name in after if name not in before} == {
+        f"adam.{i}.{key}" for i in range(9) for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    same = {name for name, x in before.items() if torch.equal(x, after[name])}
+    assert same == {"policy.low", "policy.high"}
 
 
 def test_a_loaded_trainer_shares_nothing_with_the_file_or_the_first(tmp_path):
     trainer = learned(NORMALIZED)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
+    trainer.save(tmp_path / "agent.pt")
     before = numbers(trainer)
-    load_checkpoint(tmp_path / "agent.pt", total_steps=128).learn()
+    PPO.load(tmp_path / "agent.pt", total_steps=128).learn()
     assert_same_numbers(numbers(trainer), before)
-    assert_same_numbers(numbers(load_checkpoint(tmp_path / "agent.pt")), before)
+    assert_same_numbers(numbers(PPO.load(tmp_path / "agent.pt")), before)
 
 
 def test_the_environment_gets_its_arguments_back(tmp_path):
     notes = {"a": [1, 2.5, "b", True, None], "c": {"d": -1e-300}}
-    save_checkpoint(PPO("tests/OneStep-v0", SMALL, notes=notes), tmp_path / "agent.pt")
-    loaded = load_checkpoint(tmp_path / "agent.pt")
-    assert loaded.env_kwargs == {"notes": notes}
+    PPO("tests/OneStep-v0", SMALL, env_kwargs={"notes": notes}).save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
+    assert loaded.env_name["kwargs"] == {"notes": notes}
     assert [env.unwrapped.notes for env in loaded.envs.envs] == [notes] * 4
 
 
 def test_the_file_is_read_without_running_code(tmp_path):
-    save_checkpoint(learned(KL), tmp_path / "agent.pt")
+    learned(KL).save(tmp_path / "agent.pt")
     state = torch.load(tmp_path / "agent.pt", weights_only=True)
     kinds = {type(number) for row in state["rows"] for number in row.values()}
     assert kinds <= {int, float}
@@ -150,15 +158,15 @@ def test_the_file_is_read_without_running_code(tmp_path):
 def test_numbers_of_numpy_in_a_configuration_are_read_back_too(tmp_path):
     config = dataclasses.replace(KL, kl_coef=np.float64(0.5), learning_rate=np.float64(1e-3))
     trainer = learned(config)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
-    assert load_checkpoint(tmp_path / "agent.pt").config == config
+    trainer.save(tmp_path / "agent.pt")
+    assert PPO.load(tmp_path / "agent.pt").config == config
 
 
 def test_folders_on_the_way_are_made_and_nothing_else_is_left_there(tmp_path):
     path = tmp_path / "some" / "where" / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), str(path))
+    PPO("CartPole-v1", SMALL).save(str(path))
     assert [p.name for p in path.parent.iterdir()] == ["agent.pt"]
-    assert load_checkpoint(str(path)).env_steps == 0
+    assert PPO.load(str(path)).env_steps == 0
 
 
 # ------------------------------------------------------------------ training goes on
@@ -170,20 +178,39 @@ def test_training_that_was_saved_goes_on_to_the_same_bits(name, tmp_path):
     whole = learned(config, "tests/OneStep-v0")
     stopped = PPO("tests/OneStep-v0", config)
     stopped.learn(lambda trainer: trainer.env_steps == 96)
-    save_checkpoint(stopped, tmp_path / "agent.pt")
-    loaded = load_checkpoint(tmp_path / "agent.pt")
+    stopped.save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
     assert loaded.env_steps == 96
+    loaded.collector.reset(seed=config.seed)  # which the copies' places depend on
     loaded.learn()
     assert (loaded.env_steps, len(loaded.history)) == (160, 5)
     assert_same_numbers(numbers(loaded), numbers(whole))
     assert_same_history(loaded.history, whole.history, without=["steps_per_second"])
 
 
+def test_a_run_that_goes_on_opens_with_other_episodes_and_always_the_same(tmp_path):
+    trainer = learned()
+    first = PPO("CartPole-v1", SMALL).collector.obs
+    openings = []
+    trainer.save(tmp_path / "agent.pt")
+    for total_steps in (96, 96, 128):
+        loaded = PPO.load(tmp_path / "agent.pt", total_steps=total_steps)
+        openings.append(loaded.collector.obs)
+        loaded.learn()
+        loaded.save(tmp_path / f"{total_steps}.pt")
+    again = PPO.load(tmp_path / "96.pt", total_steps=128).collector.obs
+    assert torch.equal(openings[0], openings[1])
+    assert not torch.equal(openings[0], first)
+    assert not torch.equal(again, openings[0])
+    # CartPole begins within 0.05 of 0: all copies of both runs begin somewhere else.
+    assert len({tuple(row) for row in torch.cat([first, openings[0], again]).tolist()}) == 12
+
+
 def test_a_longer_training_can_be_asked_for(tmp_path):
-    save_checkpoint(learned(dataclasses.replace(SMALL, learning_rate=0.01)), tmp_path / "agent.pt")
-    done = load_checkpoint(tmp_path / "agent.pt")
+    learned(dataclasses.replace(SMALL, learning_rate=0.01)).save(tmp_path / "agent.pt")
+    done = PPO.load(tmp_path / "agent.pt")
     assert len(done.learn()) == 2
-    longer = load_checkpoint(tmp_path / "agent.pt", total_steps=128)
+    longer = PPO.load(tmp_path / "agent.pt", total_steps=128)
     longer.learn()
     assert longer.history["env_steps"].tolist() == [32, 64, 96, 128]
     # Of two updates, then of four.
@@ -191,9 +218,9 @@ def test_a_longer_training_can_be_asked_for(tmp_path):
 
 
 def test_what_does_not_shape_the_networks_can_be_changed(tmp_path):
-    save_checkpoint(learned(NORMALIZED), tmp_path / "agent.pt")
+    learned(NORMALIZED).save(tmp_path / "agent.pt")
     changes = {"num_envs": 8, "gamma": 0.5, "loss": "kl", "total_steps": 320, "hidden_sizes": (8,)}
-    loaded = load_checkpoint(tmp_path / "agent.pt", **changes)
+    loaded = PPO.load(tmp_path / "agent.pt", **changes)
     assert loaded.config == dataclasses.replace(NORMALIZED, **changes)
     assert loaded.reward_normalizer.gamma == 0.5
     assert loaded.learn()["env_steps"].tolist() == [32, 64, 192, 320]
@@ -213,84 +240,169 @@ def test_what_does_not_shape_the_networks_can_be_changed(tmp_path):
     ],
 )
 def test_a_change_that_does_not_fit_is_refused_by_name(change, message, tmp_path):
-    save_checkpoint(PPO("CartPole-v1", SMALL), tmp_path / "agent.pt")
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
     with pytest.raises(ValueError, match=f"^{message}"):
-        load_checkpoint(tmp_path / "agent.pt", **change)
+        PPO.load(tmp_path / "agent.pt", **change)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in (tmp_path / "agent.pt", tmp_path):
         with pytest.raises(FileNotFoundError) as refusal:
-            load_checkpoint(path)
+            PPO.load(path)
         assert str(refusal.value) == f"path is {path}, where no file is; expected a checkpoint"
 
 
 def test_a_change_of_what_is_no_field_is_refused_by_name(tmp_path):
-    save_checkpoint(PPO("CartPole-v1", SMALL), tmp_path / "agent.pt")
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
     with pytest.raises(ValueError, match=r"^nonsense is 1, expected no such field; .* gamma, "):
-        load_checkpoint(tmp_path / "agent.pt", nonsense=1)
+        PPO.load(tmp_path / "agent.pt", nonsense=1)
 
 
 def test_another_file_is_no_checkpoint(tmp_path):
     path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
+    PPO("CartPole-v1", SMALL).save(path)
     checkpoint = path.read_bytes()
     others = {
         "empty": b"",
         "text": b"not a checkpoint\n",
         "cut off": checkpoint[: len(checkpoint) // 2],
-        "a pickle": pickle.dumps({"format": 2}),
+        "a pickle": pickle.dumps({"format": 3}),
     }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
     for name, content in {"a list": [1, 2], "a network": {"weight": torch.ones(2)}}.items():
         torch.save(content, tmp_path / name)
     for name in (*others, "a list", "a network"):
-        with pytest.raises(ValueError, match=r"expected a file of save_checkpoint$") as refusal:
-            load_checkpoint(tmp_path / name)
+        with pytest.raises(ValueError, match=r"expected a file of PPO.save$") as refusal:
+            PPO.load(tmp_path / name)
         assert str(refusal.value).startswith(f"path is {tmp_path / name}, ")
 
 
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
-    torch.save({"format": 2, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
-    with pytest.raises(ValueError, match="expected a file of save_checkpoint"):
-        load_checkpoint(tmp_path / "agent.pt")
+    torch.save({"format": 3, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match="expected a file of PPO.save"):
+        PPO.load(tmp_path / "agent.pt")
     assert not (tmp_path / "trace").exists()
     torch.load(tmp_path / "agent.pt", weights_only=False)["rows"].close()
     assert (tmp_path / "trace").exists()  # so it was a trap
 
 
-@pytest.mark.parametrize("number", [1, 99, "2"])
+@pytest.mark.parametrize("number", [1, 2, 99, "3"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
+    PPO("CartPole-v1", SMALL).save(path)
     torch.save(torch.load(path) | {"format": number}, path)
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 2$"):
-        load_checkpoint(path)
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 3$"):
+        PPO.load(path)
 
 
-def test_arguments_that_a_file_cannot_hold_are_refused_and_the_older_file_stays(tmp_path):
-    path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
-    older = path.read_bytes()
-    wrapped = PPO("CartPole-v1", SMALL, wrappers=[FlattenObservation])
-    with pytest.raises(ValueError, match=r"^env_kwargs is \{'wrappers': .*, expected what JSON"):
-        save_checkpoint(wrapped, path)
-    assert path.read_bytes() == older
-    assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]
+@pytest.mark.parametrize("notes", [(1, 2), {1: 2}, {"f": len}, {"x": np.float32(1)}])
+def test_arguments_that_a_file_cannot_hold_are_refused_before_training(notes):
+    with pytest.raises(
+        ValueError, match=r"^env_kwargs is \{'notes': .*, expected what JSON can hold"
+    ):
+        PPO("tests/OneStep-v0", SMALL, env_kwargs={"notes": notes})
 
 
-@pytest.mark.parametrize("notes", [(1, 2), {1: 2}])
-def test_arguments_that_would_be_read_back_as_others_are_refused(notes, tmp_path):
-    with pytest.raises(ValueError, match=r"^env_kwargs is "):
-        save_checkpoint(PPO("tests/OneStep-v0", SMALL, notes=notes), tmp_path / "agent.pt")
+# ------------------------------------------------------------------ environments and networks
+
+
+def test_wrappers_are_restored_with_their_arguments(tmp_path):
+    wrappers = [FlattenObservation, (gym.wrappers.TimeLimit, {"max_episode_steps": 7})]
+    trainer = PPO("CartPole-v1", SMALL, wrappers=wrappers)
+    trainer.learn()
+    trainer.save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt", total_steps=128)
+    history = loaded.learn()
+    assert isinstance(loaded.envs.envs[0], gym.wrappers.TimeLimit)
+    assert isinstance(loaded.envs.envs[0].env, FlattenObservation)
+    assert max(length for _, _, length in history.episodes) == 7
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [lambda env: env, OneStep, (FlattenObservation, {"f": len}), (lambda env: env, {})],
+)
+def test_wrappers_that_a_file_cannot_name_are_refused_before_training(wrapper):
+    with pytest.raises(ValueError, match=r"^wrappers holds .*, expected classes of gymnasium.wrap"):
+        PPO("CartPole-v1", SMALL, wrappers=[wrapper])
+
+
+def test_an_environment_without_a_name_is_given_again(tmp_path):
+    learned_in = PPO(OneStep, SMALL)
+    learned_in.learn()
+    learned_in.save(tmp_path / "agent.pt")
+    with pytest.raises(
+        ValueError, match=r"^env is None, expected an environment: .* does not name"
+    ):
+        PPO.load(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt", env=OneStep, total_steps=96)
+    assert len(loaded.learn()) == 3
+    with pytest.raises(ValueError, match=r"^env has spaces .*, expected .* as in .*agent.pt"):
+        PPO.load(tmp_path / "agent.pt", env="CartPole-v1")
+
+
+def test_no_module_is_imported_because_a_file_names_it(tmp_path):
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
+    state = torch.load(tmp_path / "agent.pt")
+    state["env"]["id"] = "antigravity:CartPole-v1"
+    torch.save(state, tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match=r"^env is None, expected 'antigravity:CartPole-v1'"):
+        PPO.load(tmp_path / "agent.pt")
+    assert "antigravity" not in sys.modules
+
+
+def test_a_policy_acts_alone(tmp_path):
+    for env_id, config in (("CartPole-v1", NORMALIZED), ("Pendulum-v1", KL)):
+        trainer = learned(config, env_id)
+        trainer.save(tmp_path / "agent.pt")
+        policy = load_policy(tmp_path / "agent.pt")
+        assert_same_numbers(policy.state_dict(), trainer.policy.state_dict())
+        seen = evaluate(policy, env_id, num_episodes=3, seed=5)
+        assert torch.equal(seen, evaluate(trainer.policy, env_id, num_episodes=3, seed=5))
+
+
+class Two(Policy):
+    """A policy of one's own: one layer without a bias."""
+
+    dist = Categorical
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2, bias=False)
+
+    def forward(self, obs):
+        return self.layer(obs)
+
+
+def test_networks_of_ones_own_are_saved_and_take_the_files_weights(tmp_path):
+    torch.manual_seed(0)
+    critic = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(-2))
+    trainer = PPO("CartPole-v1", SMALL, policy=Two(), critic=critic)
+    before = [p.clone() for p in trainer.parameters]
+    trainer.learn()
+    assert len(before) == 3
+    assert not any(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    trainer.save(tmp_path / "agent.pt")
+    again = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(-2))
+    loaded = PPO.load(tmp_path / "agent.pt", policy=Two(), critic=again, total_steps=96)
+    assert_same_numbers(numbers(loaded), numbers(trainer))
+    assert len(loaded.learn()) == 3
+    policy = load_policy(tmp_path / "agent.pt", Two())
+    assert torch.equal(policy.layer.weight, trainer.policy.layer.weight)
+    for load in (load_policy, PPO.load):
+        with pytest.raises(ValueError, match=r"^policy has other weights than .*agent.pt"):
+            load(tmp_path / "agent.pt")
+
+
+# ------------------------------------------------------------------ interruptions
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("no space left")])
 def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path, monkeypatch):
     path = tmp_path / "agent.pt"
     older = learned()
-    save_checkpoint(older, path)
+    older.save(path)
 
     def torn(_, file):
         with open(file, "wb") as opened:  # noqa: PTH123  (torch.save takes any path, too)
@@ -300,9 +412,9 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", torn)
         with pytest.raises((KeyboardInterrupt, OSError)):
-            save_checkpoint(PPO("CartPole-v1", NORMALIZED), path)
-    assert_same_numbers(numbers(load_checkpoint(path)), numbers(older))
+            PPO("CartPole-v1", NORMALIZED).save(path)
+    assert_same_numbers(numbers(PPO.load(path)), numbers(older))
     newer = PPO("CartPole-v1", NORMALIZED)
-    save_checkpoint(newer, path)
-    assert_same_numbers(numbers(load_checkpoint(path)), numbers(newer))
+    newer.save(path)
+    assert_same_numbers(numbers(PPO.load(path)), numbers(newer))
     assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]

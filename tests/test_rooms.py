@@ -7,13 +7,13 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
-    {"validate", "ranks"},
-    {"returns", "objectives", "exact.mdp", "distributions", "optimizer", "mlp"},
-    {"policies", "envs", "exact.env", "book.checks", "book.figures"},
-    {"rollout"},
-    {"evaluate", "shell.film", "history", "progress", "normalizers"},
+    {"validate"},
+    {"returns", "objectives", "distributions", "normalizers", "exact.mdp", "book.checks"},
+    {"policies", "config", "envs", "exact.env", "book.figures"},
+    {"rollout", "checkpoint"},
+    {"evaluate", "history", "shell.film"},
     {"ppo"},
-    {"book.ladder", "checkpoint", "settings", "shell.tensorboard"},
+    {"parallel", "book.ladder", "shell.tensorboard"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

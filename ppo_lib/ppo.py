@@ -209,8 +209,11 @@ class PPO:
         with torch.no_grad():
             values = self.critic(rollout.obs.to(c.device)).cpu()
             next_values = self.critic(rollout.next_obs.to(c.device)).cpu()
+        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
+        if self.reward_normalizer is not None:
+            rewards = self.reward_normalizer(rewards, ended, rollout.mask)
         advantages, returns = gae(
-            self.reward_normalizer(rollout) if self.reward_normalizer else rollout.rewards,
+            rewards,
             values,
             next_values,
             rollout.terminated,

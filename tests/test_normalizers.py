@@ -1,16 +1,17 @@
 """Normalisers: moments against numpy over all rows at once, scales against loops over episodes."""
 
 import dataclasses
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from ppo_lib import PPO, PPOConfig, evaluate
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer, RunningMoments
 from ppo_lib.returns import gae
-from ppo_lib.rollout import Rollout
 
 SMALL = PPOConfig(
     total_steps=96,
@@ -151,11 +152,44 @@ def test_observations_are_cut_at_ten_deviations():
     assert normalizer(obs).flatten().tolist() == pytest.approx([-10, -10, -9.5, 9.5, 10, 10])
 
 
-def test_a_feature_that_never_changes_is_0_and_far_away_once_it_does():
-    normalizer = ObsNormalizer(1)
-    normalizer.update(torch.full((7, 1), 0.3))
-    assert normalizer(torch.tensor([0.3])).item() == pytest.approx(0, abs=1e-3)
-    assert normalizer(torch.tensor([0.5])).item() == 10
+def test_a_feature_that_never_changes_is_centred_and_not_scaled():
+    normalizer = ObsNormalizer(2)
+    normalizer.update(torch.tensor([[0.3, -2.0]] * 7))
+    found = normalizer(torch.tensor([[0.3, -2.0], [0.5, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [0.2, 3.0]]))
+
+
+def test_first_observations_centre_and_scale_down_but_never_up():
+    # Deviations of 200, 0.02 and 0 around 1000, 5 and 7.
+    normalizer = ObsNormalizer(3)
+    normalizer.start(torch.tensor([[800.0, 4.98, 7.0], [1200.0, 5.02, 7.0]]))
+    found = normalizer(torch.tensor([[1400.0, 5.5, 9.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 0.5, 2.0]]))
+    # Later rows count with them, and then as always.
+    normalizer.update(torch.tensor([[1000.0, 5.0, 7.0]] * 2))
+    expected = torch.tensor([[400 / 2e4**0.5, 0.5 / 2e-4**0.5, 2.0]]).clamp(-10, 10)
+    torch.testing.assert_close(normalizer(torch.tensor([[1400.0, 5.5, 9.0]])), expected)
+
+
+def test_the_first_rollout_tells_999_from_1001():
+    class Far(gym.Env):
+        observation_space, action_space = Box(0, 2000, (1,)), Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed, options=options)
+            self.state = np.array([self.np_random.choice([999.0, 1001.0])], dtype=np.float32)
+            return self.state, {}
+
+        def step(self, action):
+            return self.state, 1.0, False, False, {}
+
+    trainer = PPO(Far, dataclasses.replace(SMALL, num_envs=4, seed=3))
+    first = trainer.collector.obs
+    assert first.unique().tolist() == [999, 1001]
+    seen = trainer.policy.net[0](first)
+    expected = (first - first.mean()) / first.std(correction=0).clamp(min=1)
+    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-3)
+    assert seen.max() - seen.min() > 1
 
 
 def test_looking_at_observations_does_not_count_them():
@@ -166,60 +200,66 @@ def test_looking_at_observations_does_not_count_them():
 
 def test_actor_and_critic_look_through_one_normaliser_that_both_save():
     trainer = PPO("Pendulum-v1", SMALL)
-    assert trainer.policy.net[0] is trainer.critic.net[0] is trainer.obs_normalizer
+    normalizer = trainer.policy.net[0]
+    assert isinstance(normalizer, ObsNormalizer)
+    assert trainer.critic.net[0] is normalizer
     trainer.learn()
     for network in (trainer.policy, trainer.critic):
         state = network.state_dict()
-        assert state["net.0.count"].item() == 96
-        assert torch.equal(state["net.0.mean"], trainer.obs_normalizer.mean)
-        assert torch.equal(state["net.0.var"], trainer.obs_normalizer.var)
+        assert state["net.0.count"].item() == 4 + 96
+        assert torch.equal(state["net.0.mean"], normalizer.mean)
+        assert torch.equal(state["net.0.var"], normalizer.var)
 
 
 def test_statistics_are_nothing_that_is_trained():
     # 3 features, 8 hidden units, 1 action or value; the Gaussian has a width of its own.
     policy, critic = 3 * 8 + 8 + 8 + 1 + 1, 3 * 8 + 8 + 8 + 1
-    assert len(PPO("Pendulum-v1", SMALL).optimizer.vector) == policy + critic
+    trainer = PPO("Pendulum-v1", SMALL)
+    assert sum(p.numel() for p in trainer.parameters) == policy + critic
 
 
 def test_without_being_asked_for_nothing_is_normalised():
     plain = dataclasses.replace(SMALL, normalize_obs=False, normalize_rewards=False)
     trainer, rollouts = learn_and_watch(plain)
-    assert trainer.obs_normalizer is None
+    assert not any(isinstance(module, ObsNormalizer) for module in trainer.policy.modules())
     assert trainer.reward_normalizer is None
     obs = rollouts[0].obs
-    first, last = trainer.policy.net.layers
+    first, _, last = trainer.policy.net
     by_hand = torch.tanh(obs @ first.weight.T + first.bias) @ last.weight.T + last.bias
     torch.testing.assert_close(trainer.policy(obs)[..., :1], by_hand)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_the_statistics_are_those_of_all_observations_collected(env_id):
+    first = PPO(env_id, SMALL).collector.obs
     trainer, rollouts = learn_and_watch(env_id=env_id)
-    rows = all_rows([rollout.obs.double() for rollout in rollouts])
-    assert len(rows) == 96 == trainer.obs_normalizer.count.item()
-    np.testing.assert_allclose(trainer.obs_normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(trainer.obs_normalizer.var, rows.var(0), rtol=1e-10)
+    rows = all_rows([first.double(), *(rollout.obs.double() for rollout in rollouts)])
+    normalizer = trainer.policy.net[0]
+    assert len(rows) == 4 + 96 == normalizer.count.item()
+    np.testing.assert_allclose(normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(normalizer.var, rows.var(0), rtol=1e-10)
 
 
 def test_the_statistics_change_only_between_two_updates():
     trainer, seen = PPO("Pendulum-v1", SMALL), []
     for network in (trainer.policy, trainer.critic):
         network.register_forward_pre_hook(
-            lambda *_: seen.append((trainer.env_steps, trainer.obs_normalizer.count.item()))
+            lambda *_: seen.append((trainer.env_steps, trainer.policy.net[0].count.item()))
         )
     trainer.learn()
     # An update looks 8 times to act, twice for the values, and twice at each of 8 minibatches.
-    assert seen == [(steps, steps) for steps in (0, 32, 64) for _ in range(8 + 2 + 16)]
+    assert seen == [(steps, 4 + steps) for steps in (0, 32, 64) for _ in range(8 + 2 + 16)]
 
 
 def test_evaluation_looks_through_the_normaliser_too():
+    first = PPO("Pendulum-v1", SMALL).collector.obs
     trainer, rollouts = learn_and_watch(
         dataclasses.replace(SMALL, learning_rate=0.3, max_grad_norm=50.0)
     )
-    rows = all_rows([rollout.obs.double() for rollout in rollouts])
+    rows = all_rows([first.double(), *(rollout.obs.double() for rollout in rollouts)])
     hidden, last = (
         (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
-        for layer in trainer.policy.net[1].layers
+        for layer in (trainer.policy.net[1], trainer.policy.net[3])
     )
 
     def play(mean, std):
@@ -240,10 +280,19 @@ def test_evaluation_looks_through_the_normaliser_too():
 # ------------------------------------------------------------------ rewards
 
 
+class Paid(NamedTuple):
+    rewards: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+
+
 def paid(rewards, terminated, truncated):
-    fields = dict.fromkeys(Rollout._fields, torch.zeros(0))
-    given = {"rewards": rewards, "terminated": terminated, "truncated": truncated}
-    return Rollout(**fields | given)
+    return Paid(rewards, terminated, truncated)
+
+
+def scale(normalizer, rollout):
+    ended = rollout.terminated | rollout.truncated
+    return normalizer(rollout.rewards, ended, torch.ones_like(ended))
 
 
 def forward_sums(rewards, ended, gamma):
@@ -285,7 +334,7 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(gamma):
     sums = forward_sums(rewards, ended, gamma)
     normalizer = RewardNormalizer(4, gamma=gamma)
     for i, rollout in enumerate(rollouts):
-        scaled = normalizer(rollout)
+        scaled = scale(normalizer, rollout)
         deviation = sums[: 6 * (i + 1)].std()
         assert scaled.dtype == torch.float32
         np.testing.assert_allclose(scaled, rollout.rewards / deviation, rtol=1e-5)
@@ -299,19 +348,54 @@ def test_sums_begin_anew_after_an_end_and_go_on_over_a_rollouts_edge():
     last = torch.tensor([[False, False], [True, False]])
     for ends in ((last, no), (no, last), (last, last)):
         normalizer = RewardNormalizer(2, gamma=0.5)
-        normalizer(paid(ones, *ends))
+        scale(normalizer, paid(ones, *ends))
         assert normalizer.mean.item() == pytest.approx((1 + 1.5 + 1 + 1.5) / 4)
-        normalizer(paid(ones, no, no))
+        scale(normalizer, paid(ones, no, no))
         after_an_end, going_on = 1 + 1.5, 1.75 + 1.875
         assert normalizer.mean.item() == pytest.approx((5 + after_an_end + going_on) / 8)
 
 
 def test_rewards_are_scaled_but_not_shifted():
     (rollout, _) = two_rollouts(offset=0.0)
-    scaled = RewardNormalizer(4, gamma=0.9)(rollout)
+    scaled = scale(RewardNormalizer(4, gamma=0.9), rollout)
     assert torch.equal(scaled.sign(), rollout.rewards.sign())
     nothing = paid(torch.zeros(6, 4), rollout.terminated, rollout.truncated)
-    assert RewardNormalizer(4, gamma=0.9)(nothing).tolist() == torch.zeros(6, 4).tolist()
+    assert scale(RewardNormalizer(4, gamma=0.9), nothing).tolist() == torch.zeros(6, 4).tolist()
+
+
+def test_rewards_are_within_ten_where_their_sum_has_hardly_varied():
+    # Episodes of one step that pay 1, and the first step of 64 environments: no deviation at all.
+    one = paid(torch.ones(5, 3), torch.ones(5, 3, dtype=torch.bool), torch.zeros(5, 3).bool())
+    assert scale(RewardNormalizer(3, gamma=0.9), one).unique().tolist() == [10]
+    mixed = one._replace(rewards=torch.tensor([[1.0, -1.0, 1.0]]).expand(5, 3) * 1e-9)
+    assert scale(RewardNormalizer(3, gamma=0.9), mixed).abs().max() <= 10
+
+
+def test_value_loss_stays_small_in_episodes_of_one_step_that_pay_1():
+    class One(gym.Env):
+        observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed, options=options)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), 1.0, True, False, {}
+
+    history = PPO(One, SMALL).learn()
+    assert history["value_loss"].max() < 100
+    short = dataclasses.replace(SMALL, num_steps=1, num_envs=4, minibatch_size=4)
+    assert PPO("CartPole-v1", short).learn()["value_loss"].max() < 100
+
+
+def test_a_row_in_which_an_environment_resets_is_not_counted():
+    rewards = torch.tensor([[1.0], [3.0], [0.0], [2.0]])
+    ended, mask = (torch.tensor([[0], [1], [0], [0]]).bool(), torch.tensor([[1], [1], [0], [1]]))
+    normalizer = RewardNormalizer(1, gamma=0.5)
+    normalizer(rewards, ended, mask.bool())
+    # Sums 1, 3.5, and 2 of the next episode.
+    assert normalizer.count.item() == 3
+    assert normalizer.mean.item() == pytest.approx(6.5 / 3)
 
 
 @pytest.mark.parametrize("gamma", [-0.01, 1.01, float("nan")])

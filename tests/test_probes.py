@@ -97,9 +97,8 @@ gym.register("tests/WalkLimited-v0", Walk, max_episode_steps=5)
 
 
 def learned(kind, reward, *, env_id="tests/Probe-v0", world=None, **changes):
-    trainer = PPO(
-        env_id, dataclasses.replace(CONFIG, **changes), kind=kind, reward=reward, **(world or {})
-    )
+    config, arguments = dataclasses.replace(CONFIG, **changes), world or {}
+    trainer = PPO(lambda: gym.make(env_id, kind=kind, reward=reward, **arguments), config)
     trainer.learn()
     return trainer
 
@@ -223,9 +222,9 @@ def rollouts(env_id, updates, **arguments):
     config = PPOConfig(
         total_steps=7 * updates, num_envs=1, num_steps=7, minibatch_size=7, hidden_sizes=()
     )
-    trainer = PPO(env_id, config, **arguments)
-    given, update = [], trainer._update
-    trainer._update = lambda rollout: given.append(rollout) or update(rollout)
+    trainer = PPO(lambda: gym.make(env_id, **arguments), config)
+    given, update = [], trainer.update
+    trainer.update = lambda rollout: given.append(rollout) or update(rollout)
     trainer.learn()
     return given
 
@@ -327,7 +326,7 @@ def test_a_clipped_value_arrives_too_but_in_smaller_moves():
             value_clip_range=clip_range,
             hidden_sizes=(),
         )
-        trainer = PPO("tests/Probe-v0", config, kind="discrete", reward=lambda *_: 3.0)
+        trainer = PPO(lambda: Probe("discrete", lambda *_: 3.0), config)
         values = [value(trainer, 1)]
         trainer.learn(lambda t, seen=values: seen.append(value(t, 1)))
         moves[clip_range], last[clip_range] = values[1] - values[0], values[-1]

@@ -280,7 +280,7 @@ def test_another_file_is_no_checkpoint(tmp_path):
 
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
     torch.save({"format": 3, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
-    with pytest.raises(ValueError, match="expected a file of PPO.save"):
+    with pytest.raises(ValueError, match=r"expected a file of PPO\.save"):
         PPO.load(tmp_path / "agent.pt")
     assert not (tmp_path / "trace").exists()
     torch.load(tmp_path / "agent.pt", weights_only=False)["rows"].close()

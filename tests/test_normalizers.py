@@ -180,7 +180,7 @@ def test_the_first_rollout_tells_999_from_1001():
             self.state = np.array([self.np_random.choice([999.0, 1001.0])], dtype=np.float32)
             return self.state, {}
 
-        def step(self, action):
+        def step(self, action):  # noqa: ARG002
             return self.state, 1.0, False, False, {}
 
     trainer = PPO(Far, dataclasses.replace(SMALL, num_envs=4, seed=3))
@@ -379,7 +379,7 @@ def test_value_loss_stays_small_in_episodes_of_one_step_that_pay_1():
             super().reset(seed=seed, options=options)
             return np.zeros(1, np.float32), {}
 
-        def step(self, action):
+        def step(self, action):  # noqa: ARG002
             return np.zeros(1, np.float32), 1.0, True, False, {}
 
     history = PPO(One, SMALL).learn()

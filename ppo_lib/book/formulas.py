@@ -1,0 +1,582 @@
+r"""Reading formulas: the TeX of a displayed equation becomes a tree.
+
+The grammar is that of the book's own mathematics, and nothing else is understood: an error names
+the place.  In words, from the loosest to the tightest binding:
+
+- a *statement* is a chain of expressions with =, ≤, ≥ or ≈ between them;
+- an *expression* is a sum of terms, among them ``\cdots``;
+- a *term* is a product of factors; ``\sum``, ``\prod`` and ``\max_s`` reach to its end;
+- a *factor* is a number, a symbol with its scripts and arguments, something in brackets, a
+  fraction, an expectation, a variance, a divergence, ``\nabla`` or ``\log`` of a factor.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+RELATIONS = {"=": "=", r"\le": "<=", r"\ge": ">=", r"\approx": "~"}
+_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\S")
+_SPACE = (r"\,", r"\;", r"\:", r"\!", "&", r"\\", r"\displaystyle")
+
+
+class Unreadable(ValueError):
+    """A formula that the grammar does not know, with the place in it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of a formula."""
+
+    def children(self) -> Iterator["Node"]:
+        """The parts of this part, in the order of the print."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, Node):
+                    yield item
+
+
+@dataclass(frozen=True)
+class Number(Node):
+    """A number as it is printed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Symbol(Node):
+    """A letter with its accent, subscripts, superscript and arguments."""
+
+    base: str
+    sub: tuple[Node, ...] = ()
+    sup: tuple[Node, ...] = ()
+    args: tuple[Node, ...] = ()
+    bar: bool = False  #: whether the last argument stands behind a bar: π(a | s)
+
+
+@dataclass(frozen=True)
+class Sum(Node):
+    """Terms with their signs, +1 or -1."""
+
+    signs: tuple[int, ...]
+    terms: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Dots(Node):
+    """Terms that are left out."""
+
+
+@dataclass(frozen=True)
+class Product(Node):
+    """Factors."""
+
+    factors: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Power(Node):
+    """A base and an exponent."""
+
+    base: Node
+    exponent: Node
+
+
+@dataclass(frozen=True)
+class Fraction(Node):
+    """A numerator and a denominator."""
+
+    top: Node
+    bottom: Node
+
+
+@dataclass(frozen=True)
+class Over(Node):
+    """A sum, product or maximum over an index, from ``low`` to ``high``, or over all of it."""
+
+    kind: str  #: "sum", "prod", "max"
+    index: str
+    low: Node | None
+    high: Node | None
+    body: Node
+
+
+@dataclass(frozen=True)
+class Mean(Node):
+    """An expectation or a variance of ``body``, given conditions."""
+
+    kind: str  #: "E" or "Var"
+    index: str | None  #: what is drawn
+    law: Node | None  #: from what
+    body: Node
+    given: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Divergence(Node):
+    """KL(p ‖ q)."""
+
+    first: Node
+    second: Node
+
+
+@dataclass(frozen=True)
+class Apply(Node):
+    """A function of arguments: log, min, max, clip, abs, norm, indicator, grad."""
+
+    name: str
+    args: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Partial(Node):
+    """The derivative of ``top`` by the parameter of a state and an action."""
+
+    top: Node
+    place: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Relation(Node):
+    """left, =, ≤, ≥ or ≈, right."""
+
+    left: Node
+    sign: str
+    right: Node
+
+
+@dataclass(frozen=True)
+class Statement(Node):
+    """A chain of relations; ``first`` is its first side."""
+
+    relations: tuple[Relation, ...]
+
+
+def find_tex(label: str, folder: Path) -> str:
+    """The TeX of a labelled equation, from the notebooks of a folder.
+
+    Raises:
+        Unreadable: if no notebook has it.
+    """
+    pattern = re.compile(r"\$\$\n((?:(?!\$\$).)*?)\n\$\$ \(" + re.escape(label) + r"\)", re.DOTALL)
+    for path in sorted(folder.glob("*.ipynb")):
+        if f"({label})" not in (text := path.read_text(encoding="utf-8")):
+            continue
+        for cell in json.loads(text)["cells"]:
+            if found := pattern.search("".join(cell["source"])):
+                return found[1]
+    raise Unreadable(f"label is {label!r}, which no notebook in {folder} defines")
+
+
+def read_formula(tex: str) -> tuple[Statement, ...]:
+    """The statements of a formula; what is said of it in words is left out."""
+    statements = []
+    for part in _parts(tex):
+        parser = _Parser(part)
+        statement = parser.statement()
+        if statement.relations:
+            statements.append(statement)
+    if not statements:
+        raise Unreadable(f"no relation in {tex!r}")
+    return tuple(statements)
+
+
+def read_expression(tex: str) -> Node:
+    """One expression, a general term or the pattern of a symbol say."""
+    parser = _Parser(_clean(tex))
+    node = parser.expression()
+    parser.expect_end()
+    return node
+
+
+def _clean(tex: str) -> str:
+    tex = re.sub(r"\\(begin|end)\{aligned\}", " ", tex)
+    tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex)
+    tex = re.sub(r"\\(big|Big|bigg|left|right)(?![A-Za-z])", " ", tex)
+    tex = re.sub(r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1 ", tex)
+    tex = re.sub(r"\\t?frac\s*(\d)\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}", tex)
+    return tex.replace(r"\tfrac", r"\frac").replace("{}", " ").replace(r"\dots", r"\cdots")
+
+
+def _parts(tex: str) -> Iterator[str]:
+    """The statements of a formula, without the words and the laws that stand beside them."""
+    found: list[str] = []
+    for part in re.split(r",?\s*\\q?quad|,\s*\\qquad", _clean(tex)):
+        goes_on = re.match(r"[\s&\\]*(=|\\le|\\ge|\\approx)", part)
+        if goes_on and found:
+            found[-1] += part
+        else:
+            found.append(part)
+    for part in (text.strip().rstrip(",.;") for text in found):
+        said = re.match(r"\\text|\(\\gamma = 1\)", part) or r"\sim" in _outside_brackets(part)
+        if part.strip("& ") and not said:
+            yield re.sub(r"\\text\{[^}]*\}.*", "", part)
+
+
+def _outside_brackets(tex: str) -> str:
+    while (shorter := re.sub(r"\{[^{}]*\}", "", tex)) != tex:
+        tex = shorter
+    return tex
+
+
+class _Parser:
+    """Descends through one statement, token by token."""
+
+    def __init__(self, tex: str) -> None:
+        self.tex = tex
+        self.tokens = [(m[0], m.start()) for m in _TOKEN.finditer(tex) if m[0] not in _SPACE]
+        self.place = 0
+        self.bars = 0  # open absolute values
+
+    # ---- tokens
+
+    def peek(self, ahead: int = 0) -> str:
+        place = self.place + ahead
+        return self.tokens[place][0] if place < len(self.tokens) else ""
+
+    def take(self, *expected: str) -> str:
+        token = self.peek()
+        if expected and token not in expected:
+            self.fail(f"expected {' or '.join(expected)}")
+        self.place += 1
+        return token
+
+    def fail(self, why: str) -> None:
+        where = self.tokens[self.place][1] if self.place < len(self.tokens) else len(self.tex)
+        raise Unreadable(f"{why} here: {self.tex[:where]} ⟶ {self.tex[where:]}")
+
+    def expect_end(self) -> None:
+        if self.peek():
+            self.fail(f"cannot read {self.peek()!r}")
+
+    # ---- from loose to tight
+
+    def statement(self) -> Statement:
+        relations: list[Relation] = []
+        left = None if self.peek() in RELATIONS else self.expression()
+        while self.peek() in RELATIONS:
+            sign = RELATIONS[self.take()]
+            right = self.expression()
+            relations.append(Relation(left or Symbol("before"), sign, right))
+            left = right
+        self.expect_end()
+        return Statement(tuple(relations))
+
+    def expression(self) -> Node:
+        signs, terms = [-1 if self.peek() == "-" else 1], []
+        if self.peek() in ("+", "-"):
+            self.take()
+        terms.append(self.term())
+        while self.peek() in ("+", "-"):
+            signs.append(-1 if self.take() == "-" else 1)
+            terms.append(self.term())
+        return terms[0] if len(terms) == 1 and signs == [1] else Sum(tuple(signs), tuple(terms))
+
+    def term(self) -> Node:
+        if self.peek() == r"\cdots":
+            self.take()
+            return Dots()
+        factors = [self.factor()]
+        while self.starts_factor():
+            factors.append(self.factor())
+        return factors[0] if len(factors) == 1 else Product(tuple(factors))
+
+    def starts_factor(self) -> bool:
+        token = self.peek()
+        closes = token == "|" and self.bars > 0
+        no = (
+            "",
+            "+",
+            "-",
+            ")",
+            "]",
+            "}",
+            ",",
+            ";",
+            r"\mid",
+            r"\Vert",
+            r"\rVert",
+            r"\cdots",
+            "<",
+            ">",
+        )
+        return not closes and token not in no and token not in RELATIONS and token != r"\sim"
+
+    def factor(self) -> Node:
+        node = self.atom()
+        while self.peek() == "^":
+            self.take()
+            node = Power(node, self.script())
+        return node
+
+    def atom(self) -> Node:
+        token = self.peek()
+        if re.match(r"\d", token):
+            return Number(self.take())
+        if token in ("(", "["):
+            return self.bracketed()
+        if token == "|":
+            self.take()
+            self.bars += 1
+            body = self.expression()
+            self.bars -= 1
+            self.take("|")
+            return Apply("abs", (body,))
+        if token == r"\lVert":
+            self.take()
+            body = self.expression()
+            self.take(r"\rVert")
+            return Apply("norm", (body,))
+        known = {
+            r"\frac": self.fraction,
+            r"\sum": self.over,
+            r"\prod": self.over,
+            r"\nabla": self.prefix,
+            r"\log": self.prefix,
+            r"\min": self.extreme,
+            r"\max": self.extreme,
+            r"\clip": self.clip,
+            r"\mathbb": self.blackboard,
+            r"\Var": self.mean,
+            r"\KL": self.divergence,
+        }
+        return known[token]() if token in known else self.symbol()
+
+    def bracketed(self) -> Node:
+        self.take("(", "[")
+        body = self.expression()
+        self.take(")", "]")
+        # (π_θ - π_θ')(a | s) is the difference of both at (a | s).
+        if isinstance(body, Sum) and self.peek() == "(" and _all_bare(body):
+            args, bar = self.arguments()
+            terms = tuple(replace(s, args=args, bar=bar) for s in body.terms)  # type: ignore[type-var]
+            return Sum(body.signs, terms)
+        return body
+
+    def fraction(self) -> Node:
+        self.take()
+        if self.peek() == "{" and self.peek(1) == r"\partial":
+            self.take(), self.take()
+            top = self.expression()
+            self.take("}"), self.take("{"), self.take(r"\partial")
+            variable = self.symbol()
+            self.take("}")
+            if isinstance(top, Symbol) and not self.starts_factor():
+                return Partial(top, variable.sub + variable.args)
+            return Partial(top, variable.sub + variable.args)
+        return Fraction(self.group(), self.group())
+
+    def group(self) -> Node:
+        self.take("{")
+        body = self.expression()
+        self.take("}")
+        return body
+
+    def over(self) -> Node:
+        kind = self.take()[1:]
+        low = high = None
+        self.take("_")
+        if self.peek() == "{":
+            self.take()
+            index = self.index()
+            if self.peek() == "=":
+                self.take()
+                low = self.expression()
+            elif self.peek() == r"\ge":
+                self.take()
+                low, high = self.expression(), Symbol(r"\infty")
+            elif self.peek() == r"\in":
+                while self.peek() != "}":
+                    self.take()
+            self.take("}")
+        else:
+            index = self.index()
+        if self.peek() == "^":
+            self.take()
+            high = self.script()
+        return Over(kind, index, low, high, self.term())
+
+    def index(self) -> str:
+        name = self.take()
+        while self.peek() == "'":
+            name += self.take()
+        return name
+
+    def prefix(self) -> Node:
+        name = {r"\nabla": "grad", r"\log": "log"}[self.take()]
+        if self.peek() == "_":
+            self.take()
+            self.script()
+        return Apply(name, (self.factor(),))
+
+    def extreme(self) -> Node:
+        name = self.take()[1:]
+        if self.peek() == "_":
+            self.take()
+            return Over(name, self.index(), None, None, self.term())
+        return Apply(name, self.plain_arguments())
+
+    def clip(self) -> Node:
+        self.take()
+        return Apply("clip", self.plain_arguments())
+
+    def plain_arguments(self) -> tuple[Node, ...]:
+        return self.arguments()[0]
+
+    def blackboard(self) -> Node:
+        self.take()
+        letter = self.take("E", "1")
+        if letter == "E":
+            return self.mean(taken=True)
+        self.take("[")
+        statement = self.relation_inside()
+        self.take("]")
+        return Apply("indicator", (statement,))
+
+    def relation_inside(self) -> Node:
+        left = self.expression()
+        if self.peek() in RELATIONS:
+            sign = RELATIONS[self.take()]
+            return Relation(left, sign, self.expression())
+        return left
+
+    def mean(self, *, taken: bool = False) -> Node:
+        kind = "E" if taken else self.take()[1:]
+        index, law = None, None
+        if self.peek() == "_":
+            self.take()
+            if self.peek() == "{":
+                self.take()
+                index = self.index()
+                if self.peek() == r"\sim":
+                    self.take()
+                    law = self.symbol()
+                self.take("}")
+            else:
+                index = self.index()
+        self.take("[")
+        body = self.expression()
+        given: list[Node] = []
+        while self.peek() in (r"\mid", ","):
+            self.take()
+            if self.peek() == "\\ ":
+                self.take()
+            given.append(self.relation_inside())
+        self.take("]")
+        mean = Mean(kind, index, law, body, tuple(given))
+        if self.peek() == "^":
+            self.take()
+            return Power(mean, self.script())
+        return mean
+
+    def divergence(self) -> Node:
+        self.take()
+        self.take("(")
+        first = self.symbol()
+        self.take(r"\Vert")
+        second = self.symbol()
+        self.take(")")
+        return Divergence(first, second)
+
+    # ---- symbols
+
+    def symbol(self) -> Any:
+        token = self.take()
+        if token in (r"\hat", r"\bar", r"\tilde", r"\mathcal", r"\mathbf"):
+            brace = self.peek() == "{"
+            if brace:
+                self.take()
+            base = f"{token}{{{self.take()}}}"
+            if brace:
+                self.take("}")
+        elif re.fullmatch(r"\\[A-Za-z]+|[A-Za-z]", token):
+            base = token
+        else:
+            self.place -= 1
+            self.fail(f"cannot read {token!r}")
+        sub: tuple[Node, ...] = ()
+        sup: tuple[Node, ...] = ()
+        while self.peek() in ("'", "_", "^"):
+            if self.peek() == "'":
+                base += self.take()
+            elif self.peek() == "_":
+                self.take()
+                sub = self.scripts()
+            elif self.peek(1) in ("{", "n", "*") and self.is_label():
+                self.take()
+                sup = self.scripts()
+            else:
+                break
+        args, bar = (), False
+        if self.peek() in ("(", "[") and self.takes_arguments(base, sub):
+            args, bar = self.arguments()
+        return Symbol(base, sub, sup, args, bar)
+
+    def takes_arguments(self, base: str, sub: tuple[Node, ...]) -> bool:
+        """Whether a bracket behind a symbol holds its arguments, and no factor."""
+        functions = ("P", "R", "J", "L", "Q", "V", "A", "B", "H", "d", "e", "f", "g", "h", "p", "q")
+        functions += ("r", "u", r"\pi", r"\rho", r"\hat{A}", r"\bar{A}", r"\Phi", r"\theta", "F")
+        return base.rstrip("'") in functions and not (base == "r" and sub)
+
+    def is_label(self) -> bool:
+        """Whether a superscript names the symbol, or its sample, and is no exponent."""
+        text = "".join(self.peek(i) for i in range(1, 12))
+        return bool(re.match(r"n(?![A-Za-z0-9])|\*|\{\\mathrm\{GAE|\{\(", text))
+
+    def scripts(self) -> tuple[Node, ...]:
+        if self.peek() != "{":
+            return (self.script(),)
+        self.take()
+        found = [self.script_item()]
+        while self.peek() == ",":
+            self.take()
+            found.append(self.script_item())
+        self.take("}")
+        return tuple(found)
+
+    def script_item(self) -> Node:
+        if self.peek() in (r"\max", r"\min"):
+            return Symbol(self.take())
+        if self.peek() in (r"\mathrm", r"\text"):
+            self.take(), self.take("{")
+            name = ""
+            while self.peek() != "}":
+                name += self.take()
+            self.take("}")
+            return Symbol(name)
+        return self.expression()
+
+    def script(self) -> Node:
+        if self.peek() == "{":
+            self.take()
+            node = self.script_item()
+            self.take("}")
+            return node
+        token = self.take()
+        if re.match(r"\d", token):
+            return Number(token)
+        while self.peek() == "'":
+            token += self.take()
+        return Symbol(token)
+
+    def arguments(self) -> tuple[tuple[Node, ...], bool]:
+        self.take("(", "[")
+        args, bar = [self.argument()], False
+        while self.peek() in (",", ";", r"\mid"):
+            bar |= self.take() == r"\mid"
+            args.append(self.argument())
+        self.take(")", "]")
+        return tuple(args), bar
+
+    def argument(self) -> Node:
+        if self.peek() == r"\cdot":
+            self.take()
+            return Symbol(r"\cdot")
+        return self.relation_inside()
+
+
+def _all_bare(node: Sum) -> bool:
+    return all(isinstance(term, Symbol) and not term.args for term in node.terms)

@@ -1,0 +1,299 @@
+"""What is printed is what is proved: a displayed equation, read from its notebook and run.
+
+A check says what the symbols mean, each computed in another way than by the formula; the formula
+itself is taken from the page.  Every change of one token must give other numbers, or the check
+must name it as equivalent and say why.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppo_lib.book.checks import EXACT_TOLERANCE, CheckFailed
+from ppo_lib.book.formulas import (
+    Node,
+    Relation,
+    Symbol,
+    Unreadable,
+    find_tex,
+    read_expression,
+    read_formula,
+)
+from ppo_lib.book.reading import Known, Value, World, changes, elementwise, show, union
+from ppo_lib.exact.mdp import (
+    MDP,
+    Trajectories,
+    Values,
+    draw,
+    exact_values,
+    expected_return,
+    list_trajectories,
+    state_visits,
+    trajectory_probs,
+)
+from ppo_lib.returns import gae, k_step_advantages, rewards_to_go, td_errors
+
+STANDARD_ERRORS = 4.0
+ALONG = (r"\tau",)
+LATER = 8  #: steps behind the end of a trajectory
+SERIES = 60  #: terms of an infinite series; at λ = 1/2 the rest is below rounding
+
+
+def check_equation(
+    label: str,
+    world: World,
+    *,
+    parts: Sequence[World] = (),
+    where: Known | None = None,
+    dots: tuple[str, str] | None = None,
+    equivalent: Mapping[str, str] | None = None,
+    folder: str | Path = ".",
+) -> None:
+    """Check an equation as it is printed, and that each change of one token is told from it.
+
+    Args:
+        label: of the equation, ``"eq-b4"`` say; its TeX is read from a notebook in ``folder``.
+        world: what its symbols mean.
+        parts: for ≈, the same with parts of the samples; the distance allowed is four standard
+            errors of the mean over them.
+        where: True where the equation is claimed, along the axes of free indices.
+        dots: what the dots stand for: a general term in i, which counts the terms from 0, and
+            the last i that they hold.
+        equivalent: changes that change nothing, by their words, each with the reason.
+        folder: where the notebooks are.
+
+    Raises:
+        CheckFailed: if a side is not the other, a number is missing, or a change goes unseen.
+        Unreadable: if the formula cannot be read, or holds a symbol that nothing binds.
+    """
+    tex = find_tex(label, Path(folder))
+    for each in (world, *parts):
+        each.dots = dots and (read_expression(dots[0]), read_expression(dots[1]))
+    made = rejected = 0
+    excused = dict(equivalent or {})
+    missed: list[str] = []
+    for statement in read_formula(tex):
+        for i, relation in enumerate(statement.relations):
+            compare = partial(_misses, label, world, relation, parts, where)
+            if (why := compare(relation.left, relation.right)) is not None:
+                raise CheckFailed(f"({label}) {show(relation)}: {why}")
+            sides = ("left", "right") if i == 0 else ("right",)
+            for side in sides:
+                for said, other in changes(getattr(relation, side)):
+                    made += 1
+                    pair = {"left": relation.left, "right": relation.right} | {side: other}
+                    try:
+                        seen = compare(pair["left"], pair["right"]) is not None
+                    except (Unreadable, RuntimeError, IndexError, ValueError):
+                        seen = True  # a check of such a formula would fail as well
+                    rejected += seen
+                    if not seen and said not in excused:
+                        missed.append(said)
+    if missed:
+        raise CheckFailed(f"({label}) goes unseen: {'; '.join(dict.fromkeys(missed))}")
+    same = made - rejected
+    also = f", {same} are the same: {'; '.join(excused)}" if same else ""
+    print(f"✓ {label} · read from the print · rejects {rejected} of {made} one-token changes{also}")
+
+
+def _misses(
+    label: str,
+    world: World,
+    relation: Relation,
+    parts: Sequence[World],
+    where: Known | None,
+    left: Node,
+    right: Node,
+) -> str | None:
+    """Why a relation does not hold, or None."""
+    a, b = world.value(left, {}), world.value(right, {})
+    axes = union(a, b)
+    x, y = torch.broadcast_tensors(a.over(axes).double(), b.over(axes).double())
+    if where is not None:
+        mask = Value(torch.as_tensor(where.value), where.along)
+        axes = union(a, b, mask)
+        x, y, m = torch.broadcast_tensors(
+            a.over(axes).double(), b.over(axes).double(), mask.over(axes)
+        )
+        x, y = x[m], y[m]
+    if x.numel() == 0:
+        raise CheckFailed(f"({label}) claims nothing: where is nowhere True")
+    if not bool(x.isfinite().all() and y.isfinite().all()):
+        return "a side is not a number somewhere"
+    allowed = EXACT_TOLERANCE * max(1.0, float(y.abs().max()))
+    if relation.sign == "~" and not parts:
+        # One draw stands for its mean: the two have one mean over the trajectories.
+        x, y = (_mean_over_draws(world, v, where) for v in (a, b))
+        gap = (x - y).abs()
+    elif relation.sign == "~":
+        means = torch.stack([part.value(relation.right, {}).over(axes).double() for part in parts])
+        error = means.std(dim=0) / len(parts) ** 0.5
+        gap = (x - y).abs() - STANDARD_ERRORS * error.expand_as(x)
+    else:
+        gap = {"=": (x - y).abs(), "<=": x - y, ">=": y - x}[relation.sign]
+    place = gap.argmax()
+    if bool(gap.max() > allowed):
+        sides = f"{float(x.flatten()[place]):.6g} and {float(y.flatten()[place]):.6g}"
+        return f"the sides are {sides}, at most {float(gap.max()):.3g} more than allowed"
+    return None
+
+
+def _mean_over_draws(world: World, value: Value, where: Known | None) -> Tensor:
+    axis = r"\tau"
+    law = world.value(Symbol("P", (Symbol(r"\theta"),), (), (Symbol(axis),)), {})
+    mask = Value(torch.tensor(True)) if where is None else Value(where.value, where.along)
+    kept = elementwise(
+        lambda p, v, m: torch.where(m, p * v, torch.zeros((), dtype=p.dtype)), law, value, mask
+    )
+    axes = (*(a for a in kept.axes if a != axis), axis)
+    return kept.over(axes).sum(-1)
+
+
+def exact_world(
+    mdp: MDP,
+    theta: Tensor,
+    *,
+    gamma: float,
+    old_theta: Tensor | None = None,
+    critic: Tensor | None = None,
+    gae_lambda: float = 0.5,
+    samples: Trajectories | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> World:
+    r"""What the book's symbols mean on a world whose trajectories are listed.
+
+    Probabilities come from the list, Q, V and A from Bellman's linear equations, visits from
+    theirs, J from V, advantage estimates from the library: never from the formula that a check
+    holds them against.  Behind the end of a trajectory lie eight more steps that pay nothing.
+
+    Args:
+        mdp: the world.
+        theta: ``[S, A]`` float64, logits; what ∇ differentiates by.
+        gamma: the discount γ.
+        old_theta: ``[S, A]``, the logits θ' of the old policy.
+        critic: ``[S]``, what V(s) stands for in the estimates δ_t, Â^(k)_t and Â^GAE_t.
+        gae_lambda: λ of the last of them.
+        samples: N trajectories, for formulas with τ^n.
+        more: further symbols, by pattern, which go before these.
+    """
+    every, inside = list_trajectories(mdp), ~mdp.terminal
+    symbols: dict[str, Any] = {
+        r"\gamma": gamma,
+        "P(s_0)": Known(mdp.start[every.states[:, 0]], ALONG),
+        r"P(s' \mid s, a)": mdp.transition.permute(2, 0, 1),
+        "r(s, a, s')": mdp.reward,
+        r"R(\tau)": rewards_to_go(every.rewards.T, gamma=gamma)[0],
+    }
+    columns = _columns(every, gamma)
+    symbols |= {name: Known(column, ALONG) for name, column in columns.items()}
+    policies = {r"\theta": None} if old_theta is None else {r"\theta": None, r"\theta'": old_theta}
+    for name, fixed in policies.items():
+        for pattern, meaning in _of_a_policy(mdp, every, gamma).items():
+            value = meaning if fixed is None else meaning(fixed)
+            symbols[pattern.replace("THETA", name)] = value
+    if critic is not None:
+        symbols |= _of_a_critic(mdp, every, critic, gamma, gae_lambda)
+        symbols["e(s)"] = (critic - exact_values(mdp, theta.softmax(-1), gamma).v) * inside
+    sizes = {r"\tau": len(every.mask), "t": every.mask.shape[1], "t'": every.mask.shape[1]}
+    sizes |= dict.fromkeys(("s", "s'"), len(mdp.states)) | dict.fromkeys("ab", len(mdp.actions))
+    if samples is not None:
+        codes = {tuple(row): i for i, row in enumerate(_codes(every))}
+        numbers = torch.tensor([codes[tuple(row)] for row in _codes(samples)])
+        of_samples = {r"\tau^n": numbers, "T_n": samples.mask.sum(1)}
+        of_samples |= {f"{k[0]}^n_t": x for k, x in _columns(samples, gamma).items() if k != "T"}
+        # Samples are counted from 1.
+        symbols |= {name: torch.cat([x[:1], x]) for name, x in of_samples.items()}
+        symbols["N"] = len(samples.mask)
+    return World(symbols | dict(more or {}), sizes=sizes, theta=theta)
+
+
+def _columns(t: Trajectories, gamma: float) -> dict[str, Tensor]:
+    """What happened at each step, with eight more steps behind the last one."""
+    nothing = t.rewards.new_zeros(len(t.rewards), LATER)
+    last = t.states[:, -1:].expand(-1, LATER)
+    return {
+        "T": t.mask.sum(1),
+        "s_t": torch.cat([t.states, last], dim=1),
+        "a_t": t.actions,
+        "r_t": torch.cat([t.rewards, nothing], dim=1),
+        "R_t": torch.cat([rewards_to_go(t.rewards.T, gamma=gamma).T, nothing], dim=1),
+    }
+
+
+def _of_a_policy(mdp: MDP, every: Trajectories, gamma: float) -> dict[str, Any]:
+    """What depends on a policy, as functions of its logits."""
+    inside = ~mdp.terminal
+
+    def values(theta: Tensor) -> Values:
+        return exact_values(mdp, theta.softmax(-1), gamma)
+
+    def at_step(theta: Tensor) -> Tensor:
+        steps, rows = torch.einsum("sa,sax->sx", theta.softmax(-1), mdp.transition), [mdp.start]
+        for _ in range(every.mask.shape[1] - 1):
+            rows.append(rows[-1] @ steps)
+        return torch.stack(rows) * inside
+
+    return {
+        r"\pi_{THETA}(a \mid s)": lambda theta: theta.softmax(-1).T,
+        r"P_{THETA}(\tau)": lambda theta: trajectory_probs(every, theta.softmax(-1)),
+        "J(THETA)": lambda theta: expected_return(mdp, theta.softmax(-1), gamma),
+        "Q_{THETA}(s, a)": lambda theta: values(theta).q,
+        "V_{THETA}(s)": lambda theta: values(theta).v,
+        "A_{THETA}(s, a)": lambda theta: values(theta).advantage,
+        "d_{THETA}(s)": lambda theta: state_visits(mdp, theta.softmax(-1), gamma) * inside,
+        "P_{THETA}(s_t = s)": at_step,
+    }
+
+
+def _of_a_critic(
+    mdp: MDP, every: Trajectories, critic: Tensor, gamma: float, gae_lambda: float
+) -> dict[str, Any]:
+    """The estimates of the advantage, by the library's functions."""
+    V = critic * ~mdp.terminal
+    ended = mdp.terminal[every.states[:, 1:]].T
+    cut = torch.zeros_like(ended)
+    args = every.rewards.T, V[every.states[:, :-1]].T, V[every.states[:, 1:]].T, ended
+    nothing = every.rewards.new_zeros(len(every.rewards), LATER)
+
+    def along(estimate: Tensor) -> Tensor:
+        return torch.cat([estimate.T, nothing], dim=1)
+
+    k_steps = [
+        along(k_step_advantages(*args, cut, gamma=gamma, k=max(k, 1))) for k in range(SERIES + 1)
+    ]
+    estimate, _ = gae(*args, cut, gamma=gamma, gae_lambda=gae_lambda)
+    return {
+        "V(s)": V,
+        r"\lambda": gae_lambda,
+        r"\infty": SERIES - 1,
+        r"\delta_t": Known(along(td_errors(*args, gamma=gamma)), ALONG),
+        r"\hat A^{(k)}_t": Known(torch.stack(k_steps, dim=1), ALONG),
+        r"\hat A^{\mathrm{GAE}}_t": Known(along(estimate), ALONG),
+    }
+
+
+def sampled_worlds(
+    mdp: MDP, theta: Tensor, num: int, generator: torch.Generator, **more: Any
+) -> tuple[World, list[World]]:
+    """A world with ``num`` samples from θ, and forty with a fortieth of them each, for ≈.
+
+    Args:
+        mdp: the world.
+        theta: ``[S, A]``; what the samples are drawn from.
+        num: N, a multiple of 40.
+        generator: draws them.
+        more: passed to `exact_world`.
+    """
+    every = list_trajectories(mdp)
+    samples = draw(every, theta.softmax(-1), num, generator)
+    parts = [Trajectories(*(column[i::40] for column in samples)) for i in range(40)]
+    worlds = [exact_world(mdp, theta, samples=part, **more) for part in (samples, *parts)]
+    return worlds[0], worlds[1:]
+
+
+def _codes(t: Trajectories) -> list[list[int]]:
+    return torch.cat([t.states, t.actions, t.mask.long()], dim=1).tolist()

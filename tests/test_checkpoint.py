@@ -20,7 +20,9 @@ SMALL = PPOConfig(
 NORMALIZED = dataclasses.replace(
     SMALL, num_envs=2, num_steps=16, normalize_obs=True, normalize_rewards=True, target_kl=0.5
 )
-KL = dataclasses.replace(NORMALIZED, loss="kl", adaptive_kl_target=0.005, value_clip_range=0.3, seed=4)
+KL = dataclasses.replace(
+    NORMALIZED, loss="kl", adaptive_kl_target=0.005, value_clip_range=0.3, seed=4
+)
 CONFIGS = {"plain": SMALL, "normalized": NORMALIZED, "kl": KL}
 ENVS = {"CartPole-v1": {}, "Pendulum-v1": {"g": 9.0}}
 

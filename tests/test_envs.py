@@ -91,7 +91,7 @@ def test_a_slip_that_is_no_probability_is_refused():
 
 
 def test_make_envs_makes_as_many_as_asked_and_passes_arguments_on():
-    envs = make_envs("ppo_lib/Ridge-v0", 3, slip=0.5)
+    envs = make_envs("ppo_lib/Ridge-v0", 3, env_kwargs={"slip": 0.5})
     assert envs.num_envs == 3
     assert envs.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
     # Up from the start: the middle with probability 1 - 0.5, either side with 0.25.

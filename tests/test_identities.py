@@ -267,7 +267,11 @@ def test_a_minibatch_of_one_teaches_with_its_advantage_as_it_is():
 
 def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
     config = {"num_epochs": 10, "minibatch_size": 8, "learning_rate": 2e-2}
-    free, loose, strict = make(**config), make(**config, target_kl=1e9), make(**config, target_kl=1e-12)
+    free, loose, strict = (
+        make(**config),
+        make(**config, target_kl=1e9),
+        make(**config, target_kl=1e-12),
+    )
     for trainer in (free, loose, strict):
         trainer.learn()
     assert torch.equal(free.optimizer.vector, loose.optimizer.vector)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from gymnasium.wrappers import TimeLimit
 
 import ppo_lib.ppo
 from ppo_lib import PPO, PPOConfig
-from ppo_lib.optimizer import Adam
+from ppo_lib.objectives import adapt_kl_coef
 
 SMALL = PPOConfig(
     total_steps=96, num_envs=4, num_steps=8, minibatch_size=32, num_epochs=2, hidden_sizes=(8,)
@@ -24,31 +25,34 @@ CHANGES = [
 ]
 
 
-def make(env_id="CartPole-v1", **changes):
-    return PPO(env_id, dataclasses.replace(SMALL, **changes))
+class Watched(PPO):
+    """Keeps what each gradient step is given and finds: the public seam of an update."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.minibatches, self.networks, self.gradients = [], [], []
+
+    def gradient(self, minibatch):
+        self.minibatches.append(minibatch)
+        self.networks.append(in_float64(self))
+        step = super().gradient(minibatch)
+        self.gradients.append(flat_gradient(self))
+        return step
 
 
-def spied(trainer, name, calls):
-    """Record the arguments of a method of the trainer, and let it work."""
-    method = getattr(trainer, name)
-
-    def spy(*arguments, **keywords):
-        result = method(*arguments, **keywords)
-        calls.append((arguments, result))
-        return result
-
-    setattr(trainer, name, spy)
+def make(env_id="CartPole-v1", cls=Watched, **changes):
+    return cls(env_id, dataclasses.replace(SMALL, **changes))
 
 
-def before(trainer, name, look):
-    """Call ``look`` with the arguments of a method, before it works."""
-    method = getattr(trainer, name)
+def flat_gradient(trainer):
+    """What `PPO.gradient` has left in the parameters, in one vector."""
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in trainer.parameters]
+    return torch.cat([part.detach().clone().flatten() for part in parts])
 
-    def spy(*arguments):
-        look(*arguments)
-        return method(*arguments)
 
-    setattr(trainer, name, spy)
+def vector(trainer):
+    """A copy of all parameters, in one vector."""
+    return torch.cat([p.detach().clone().flatten() for p in trainer.parameters])
 
 
 def in_float64(trainer):
@@ -69,12 +73,11 @@ def of_batch(policy, batch):
     return distribution(policy(batch.obs.double()), batch.actions.ndim == 1)
 
 
-def ratios(trainer, batch, index):
+def ratios(networks, batch):
     """ρ of a minibatch's steps, in float64."""
-    policy, _ = in_float64(trainer)
     with torch.no_grad():
-        log_probs = of_batch(policy, batch).log_prob(batch.actions)
-    return (log_probs - batch.log_probs.double()).exp()[index]
+        log_probs = of_batch(networks[0], batch).log_prob(batch.actions)
+    return (log_probs - batch.log_probs.double()).exp()
 
 
 def flat(loss, *networks):
@@ -91,14 +94,6 @@ def assert_close(found, expected):
     assert (found - expected).norm() < 2e-5 * expected.norm()
 
 
-def first_batch(trainer):
-    """What the first update hands to its gradient steps: the batch, and the advantages."""
-    calls = []
-    spied(trainer, "_descend", calls)
-    trainer.learn(lambda _: True)
-    return calls[0][0]
-
-
 both_worlds = pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 
 
@@ -106,13 +101,10 @@ both_worlds = pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_the_ratio_is_1_on_the_first_minibatch_of_every_update(env_id, changes):
     # log π is a sum of a few float32 numbers below 10: rounding leaves its error below 1e-5.
-    trainer, errors = make(env_id, minibatch_size=16, **changes), []
-    before(
-        trainer,
-        "_gradient",
-        lambda batch, index, _: errors.append((ratios(trainer, batch, index) - 1).abs().max()),
-    )
+    trainer = make(env_id, minibatch_size=16, **changes)
     trainer.learn()
+    seen = zip(trainer.networks, trainer.minibatches, strict=True)
+    errors = [(ratios(networks, mb) - 1).abs().max() for networks, mb in seen]
     # Three updates of two epochs of two minibatches.
     assert len(errors) == 12
     assert max(errors[::4]) < 1e-5
@@ -125,18 +117,15 @@ def test_at_the_old_policy_the_gradient_is_the_policy_gradient(env_id, changes):
     # -mean(Â ∇log π), a step at a time; KL(π_θ' ‖ π_θ) is smallest there and adds nothing.
     trainer = make(env_id, vf_coef=0.0, normalize_advantages=False, **changes)
     trainer.learn(lambda _: True)
-    rollout = trainer.collector.collect(trainer.policy, 8, trainer.generator)
-    networks, calls = in_float64(trainer), []
-    spied(trainer, "_gradient", calls)
-    trainer._update(rollout)
-    (batch, index, weights), (gradient, _) = calls[0]
-    # The networks were copied before the update, in which the normaliser is still the same.
+    trainer.update(trainer.collect())
+    # The first minibatch of the second update, and the networks as they were then.
+    batch, networks, gradient = trainer.minibatches[2], trainer.networks[2], trainer.gradients[2]
     log_probs = of_batch(networks[0], batch).log_prob(batch.actions)
     expected = sum(
         -weight * flat(log_probs[i], *networks) / 32
-        for i, weight in zip(index.tolist(), weights.tolist(), strict=True)
+        for i, weight in enumerate(batch.advantages.tolist())
     )
-    assert sorted(index.tolist()) == list(range(32))
+    assert len(batch.obs) == 32
     assert_close(gradient, expected)
 
 
@@ -171,10 +160,12 @@ def test_the_gradient_is_that_of_the_whole_loss_written_out(env_id, loss, clip_v
         value_clip_range=clip_values,
         normalize_advantages=normalized,
     )
-    old, advantages = first_batch(trainer)
+    trainer.learn(lambda _: True)
+    old = trainer.minibatches[0]
+    assert len(old.obs) == 16
     # Old numbers so far from the new ones that every limit binds at some steps, not at others.
     apart, noise = (
-        torch.linspace(-0.5, 0.5, 32),
+        torch.linspace(-0.5, 0.5, 16),
         torch.randn(old.dist_params.shape, generator=trainer.generator),
     )
     old = old._replace(
@@ -182,26 +173,38 @@ def test_the_gradient_is_that_of_the_whole_loss_written_out(env_id, loss, clip_v
         dist_params=old.dist_params + 0.3 * noise,
         values=old.values + apart.flip(0),
     )
+    assert 0.2 < ((apart.exp() - 1).abs() > 0.2).double().mean() < 0.8
     trainer.kl_coef = 3.0  # as if adapted, from 1
-    calls, networks = [], in_float64(trainer)
-    spied(trainer, "_gradient", calls)
-    trainer._descend(old, advantages)
-    (batch, index, _), (found, _) = calls[0]
-    assert len(index) == 16
-    part = batch._replace(**{name: getattr(batch, name)[index] for name in batch._fields})
-    advantages = advantages[index].double()
-    if normalized:
-        mean = advantages.sum() / 16
-        variance = ((advantages - mean) ** 2).sum() / 15
-        advantages = (advantages - mean) / (variance.sqrt() + 1e-8)
-    assert 0.2 < ((apart[index].exp() - 1).abs() > 0.2).double().mean() < 0.8
+    trainer.gradient(old)
+    advantages, networks = old.advantages.double(), in_float64(trainer)
     expected = flat(
-        written_out(networks, part, advantages, loss=loss, clip_values=clip_values), *networks
+        written_out(networks, old, advantages, loss=loss, clip_values=clip_values), *networks
     )
-    assert_close(found, expected)
+    assert_close(trainer.gradients[-1], expected)
     if clip_values is not None:
-        free = flat(written_out(networks, part, advantages, loss=loss), *networks)
+        free = flat(written_out(networks, old, advantages, loss=loss), *networks)
         assert (free - expected).norm() > 1e-3 * expected.norm()
+
+
+def test_the_advantages_of_each_minibatch_are_standardised_by_themselves():
+    raw, standardised = (
+        make(minibatch_size=10, num_epochs=1, normalize_advantages=wanted)
+        for wanted in (False, True)
+    )
+    for trainer in (raw, standardised):
+        trainer.learn(lambda _: True)
+    assert [len(mb.obs) for mb in raw.minibatches] == [10, 10, 10, 2]
+    for a, b in zip(raw.minibatches, standardised.minibatches, strict=True):
+        assert all(
+            torch.equal(getattr(a, name), getattr(b, name))
+            for name in a._fields
+            if name != "advantages"
+        )
+        x = a.advantages.tolist()
+        mean = sum(x) / len(x)
+        deviation = math.sqrt(sum((each - mean) ** 2 for each in x) / (len(x) - 1))
+        expected = [(each - mean) / (deviation + 1e-8) for each in x]
+        assert b.advantages.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -209,30 +212,42 @@ def test_the_gradient_is_that_of_the_whole_loss_written_out(env_id, loss, clip_v
 )
 def test_where_the_clip_says_so_the_policy_has_no_gradient(shift, sign, moves):
     trainer = make(vf_coef=0.0)
-    batch, _ = first_batch(trainer)
+    trainer.learn(lambda _: True)
+    batch = trainer.minibatches[0]
     # Ratios of about e^{±1}: far outside [0.8, 1.2] on the side of the shift.
-    far = batch._replace(log_probs=batch.log_probs - shift)
-    gradient, seen = trainer._gradient(far, torch.arange(32), torch.full((32,), float(sign)))
-    ratio = (seen.log_probs - seen.old_log_probs).exp()
+    far = batch._replace(
+        log_probs=batch.log_probs - shift, advantages=torch.full((32,), float(sign))
+    )
+    trainer.gradient(far)
+    ratio = ratios(in_float64(trainer), far)
     assert ratio.min() > 1.2 if shift > 0 else ratio.max() < 0.8
-    assert bool((gradient != 0).any()) == moves
+    assert bool((trainer.gradients[-1] != 0).any()) == moves
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 1.0])
 def test_both_ends_of_lambda_by_a_sum_over_the_rollout(gae_lambda):
     # λ = 0: the TD error.  λ = 1: the discounted rewards to the end of the episode or of the
     # rollout, and γ^k V of where that stopped unless the world had ended, less V.
-    config = dataclasses.replace(SMALL, gae_lambda=gae_lambda, num_steps=30, total_steps=120)
-    trainer = PPO("CartPole-v1", config, wrappers=[lambda env: TimeLimit(env, 14)])
-    rollout = trainer.collector.collect(trainer.policy, 30, trainer.generator)
+    config = dataclasses.replace(
+        SMALL,
+        gae_lambda=gae_lambda,
+        num_steps=30,
+        total_steps=120,
+        minibatch_size=120,
+        num_epochs=1,
+        normalize_advantages=False,
+    )
+    trainer = Watched("CartPole-v1", config, wrappers=[(TimeLimit, {"max_episode_steps": 14})])
+    rollout = trainer.collect()
     _, critic = in_float64(trainer)
     with torch.no_grad():
         v = critic(rollout.obs.double()).tolist()
         next_v = critic(rollout.next_obs.double()).tolist()
-    calls = []
-    spied(trainer, "_descend", calls)
-    trainer._update(rollout)
-    (((batch, advantages), _),) = calls
+    trainer.update(rollout)
+    (batch,) = trainer.minibatches
+    # The minibatch is the whole batch in random order; no two observations are the same.
+    row = {tuple(obs): i for i, obs in enumerate(batch.obs.tolist())}
+    assert len(row) == 120
     died, ended = rollout.terminated, rollout.terminated | rollout.truncated
     assert died.any()
     assert (ended & ~died).any()
@@ -245,21 +260,23 @@ def test_both_ends_of_lambda_by_a_sum_over_the_rollout(gae_lambda):
                 if gae_lambda == 0 or ended[i, n] or i == 29:
                     total += weight * next_v[i][n] * (not died[i, n])
                     break
-            assert advantages[4 * t + n].item() == pytest.approx(total - v[t][n], abs=1e-4)
-            assert batch.returns[4 * t + n].item() == pytest.approx(total, abs=1e-4)
+            place = row[tuple(rollout.obs[t, n].tolist())]
+            assert batch.advantages[place].item() == pytest.approx(total - v[t][n], abs=1e-4)
+            assert batch.returns[place].item() == pytest.approx(total, abs=1e-4)
+            assert batch.values[place].item() == pytest.approx(v[t][n], abs=1e-5)
 
 
 def test_a_minibatch_of_one_teaches_with_its_advantage_as_it_is():
     trainer = make(minibatch_size=1, vf_coef=0.0, max_grad_norm=1e9)
-    networks, calls, start = in_float64(trainer), [], trainer.optimizer.vector.clone()
-    spied(trainer, "_gradient", calls)
-    batch, advantages = first_batch(trainer)
-    assert len(calls) == 64
-    (_, index, _), (gradient, _) = calls[0]
-    log_prob = of_batch(networks[0], batch).log_prob(batch.actions)[index.item()]
-    assert_close(gradient, -advantages[index].double() * flat(log_prob, *networks))
+    start = vector(trainer)
+    trainer.learn(lambda _: True)
+    assert len(trainer.minibatches) == 64
+    batch, networks = trainer.minibatches[0], trainer.networks[0]
+    assert batch.advantages.abs().item() > 0.1
+    log_prob = of_batch(networks[0], batch).log_prob(batch.actions)[0]
+    assert_close(trainer.gradients[0], -batch.advantages[0].double() * flat(log_prob, *networks))
     assert trainer.history["gradient_steps"].tolist() == [64]
-    assert (trainer.optimizer.vector != start).any()
+    assert (vector(trainer) != start).any()
 
 
 # ------------------------------------------------------------------ restraints and schedules
@@ -267,24 +284,16 @@ def test_a_minibatch_of_one_teaches_with_its_advantage_as_it_is():
 
 def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
     config = {"num_epochs": 10, "minibatch_size": 8, "learning_rate": 2e-2}
-    free, loose, strict = (
-        make(**config),
-        make(**config, target_kl=1e9),
-        make(**config, target_kl=1e-12),
-    )
+    free, loose, strict = (make(**config, target_kl=target) for target in (None, 1e9, 1e-12))
     for trainer in (free, loose, strict):
         trainer.learn()
-    assert torch.equal(free.optimizer.vector, loose.optimizer.vector)
+    assert torch.equal(vector(free), vector(loose))
     assert free.history["gradient_steps"].tolist() == [40, 40, 40]
     assert strict.history["gradient_steps"].tolist() == [1, 1, 1]
-    middle, kl = make(**config, target_kl=0.01), []
-
-    def look(batch, index, _):
-        ratio = ratios(middle, batch, index)
-        kl.append((ratio - 1 - ratio.log()).mean().item())
-
-    before(middle, "_gradient", look)
+    middle = make(**config, target_kl=0.01)
     middle.learn(lambda _: True)
+    found = [ratios(*seen) for seen in zip(middle.networks, middle.minibatches, strict=True)]
+    kl = [(ratio - 1 - ratio.log()).mean().item() for ratio in found]
     taken = int(middle.history["gradient_steps"][0])
     assert 1 < taken < 40
     assert max(kl[:taken]) <= 0.01 < kl[taken]
@@ -294,8 +303,11 @@ def test_an_update_ends_before_the_step_that_shows_too_large_a_divergence():
 def test_one_gradient_step_is_taken_however_large_the_divergence():
     # The first minibatch shows only rounding, or what several ranks make of it.
     trainer = make(target_kl=0.01)
-    trainer._approx_kl = lambda _: 1.0
-    assert trainer.learn()["gradient_steps"].tolist() == [1, 1, 1]
+    rollout, start = trainer.collect(), vector(trainer)
+    row = trainer.update(rollout._replace(log_probs=rollout.log_probs - 2))
+    assert row["approx_kl"] > 1
+    assert row["gradient_steps"] == 1
+    assert not torch.equal(vector(trainer), start)
 
 
 def test_the_clip_range_falls_linearly_or_stays(monkeypatch):
@@ -315,10 +327,14 @@ def test_the_clip_range_falls_linearly_or_stays(monkeypatch):
     assert given == pytest.approx([0.3, 0.3, 0.2, 0.2, 0.1, 0.1] + [0.3] * 6)
 
 
-def test_beta_is_adapted_once_an_update():
-    trainer = make(loss="kl", kl_coef=1.0, adaptive_kl_target=0.3, total_steps=32 * 6)
+def test_beta_is_adapted_once_an_update(monkeypatch):
     told = iter([0.199, 0.201, 0.3, 0.449, 0.451, 9.0])
-    trainer._kl = lambda _: next(told)
+
+    def adapt(kl_coef, _, *, kl_target):
+        return adapt_kl_coef(kl_coef, next(told), kl_target=kl_target)
+
+    monkeypatch.setattr(ppo_lib.ppo, "adapt_kl_coef", adapt)
+    trainer = make(loss="kl", kl_coef=1.0, adaptive_kl_target=0.3, total_steps=32 * 6)
     trainer.learn()
     # Below 0.3 / 1.5 = 0.2 it is halved, between it stays, above 0.3 × 1.5 = 0.45 it is doubled.
     assert trainer.history["kl_coef"].tolist() == [1.0, 0.5, 0.5, 0.5, 0.5, 1.0]
@@ -327,118 +343,86 @@ def test_beta_is_adapted_once_an_update():
 
 
 @both_worlds
-def test_the_divergence_that_beta_follows_is_the_mean_over_the_states(env_id):
+def test_the_divergence_that_beta_follows_is_the_mean_over_the_states(env_id, monkeypatch):
+    found = []
+
+    def adapt(kl_coef, kl, **_):
+        found.append(kl)
+        return kl_coef
+
+    monkeypatch.setattr(ppo_lib.ppo, "adapt_kl_coef", adapt)
     trainer = make(env_id, loss="kl", learning_rate=1e-2)
-    batch, _ = first_batch(trainer)
-    old = distribution(batch.dist_params.double(), batch.actions.ndim == 1)
+    rollout = trainer.collect()
+    trainer.update(rollout)
+    discrete = rollout.actions.ndim == 2
+    old = distribution(rollout.dist_params.double(), discrete)
     with torch.no_grad():
-        new = of_batch(in_float64(trainer)[0], batch)
+        new = distribution(in_float64(trainer)[0](rollout.obs.double()), discrete)
     expected = torch.distributions.kl_divergence(old, new).mean().item()
     assert expected > 1e-5
-    assert trainer._kl(batch) == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert found == [pytest.approx(expected, rel=1e-3, abs=1e-7)]
 
 
 def test_without_a_weight_the_entropy_changes_no_bit():
-    without, zero, some = make(), make(), make(ent_coef=0.1)
-    loss = zero._loss
+    class WithZeroTimesEntropy(PPO):
+        def loss(self, minibatch):
+            total, step = super().loss(minibatch)
+            pi = distribution(self.policy(minibatch.obs), discrete=True)
+            return total - 0.0 * pi.entropy().mean(), step
 
-    def with_zero_times_entropy(batch, index, advantages):
-        total, seen = loss(batch, index, advantages)
-        pi = distribution(zero.policy(batch.obs[index]), discrete=True)
-        return total - 0.0 * pi.entropy().mean(), seen
-
-    zero._loss = with_zero_times_entropy
+    without, zero, some = make(), make(cls=WithZeroTimesEntropy), make(ent_coef=0.1)
     for trainer in (without, zero, some):
         trainer.learn()
-    assert torch.equal(without.optimizer.vector, zero.optimizer.vector)
-    assert not torch.equal(without.optimizer.vector, some.optimizer.vector)
+    assert torch.equal(vector(without), vector(zero))
+    assert not torch.equal(vector(without), vector(some))
 
 
 # ------------------------------------------------------------------ the optimizer
 
 
-def network():
-    generator = torch.Generator().manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
-    for p in net.parameters():
-        p.data = torch.randn(p.shape, generator=generator)
-    return net
-
-
-def test_adam_on_one_vector_is_torchs_adam_with_clipping():
-    one, other = network(), network()
-    ours, theirs = Adam(one.parameters()), torch.optim.Adam(other.parameters(), eps=1e-5)
-    sizes = [p.numel() for p in other.parameters()]
-    generator = torch.Generator().manual_seed(1)
-    for i in range(20):
-        # Lengths of about 0.06 to 60: some are scaled down to 2 and some are not.
-        gradient = torch.randn(sum(sizes), generator=generator) * 10.0 ** (i % 4 - 2)
-        rate = 0.1 / (i + 1)
-        norm = ours.step(gradient, learning_rate=rate, max_norm=2.0)
-        theirs.param_groups[0]["lr"] = rate
-        for p, part in zip(other.parameters(), gradient.split(sizes), strict=True):
-            p.grad = part.view_as(p).clone()
-        expected = torch.nn.utils.clip_grad_norm_(other.parameters(), 2.0)
-        theirs.step()
-        assert norm == pytest.approx(expected.item(), rel=1e-6)
-        for a, b in zip(one.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-
-
-@both_worlds
-def test_the_networks_parameters_are_views_of_one_vector(env_id):
-    trainer = make(env_id, normalize_obs=True)
-    vector, place = trainer.optimizer.vector, 0
-    for p in (*trainer.policy.parameters(), *trainer.critic.parameters()):
-        assert p.data_ptr() == vector[place:].data_ptr()
-        place += p.numel()
-    assert place == len(vector)
-    # What a step writes there, the modules compute with: no weights, no output.
-    with torch.no_grad():
-        vector.zero_()
-        obs = torch.ones(2, trainer.envs.single_observation_space.shape[0])
-        assert not trainer.policy(obs).any()
-        assert not trainer.critic(obs).any()
-
-
-def test_the_gradient_by_the_vector_is_autograds_by_the_parameters():
-    net, x = network(), torch.arange(6.0).view(2, 3)
-    found = Adam(net.parameters()).gradient((net(x) ** 2).sum())
-    (net(x) ** 2).sum().backward()
-    assert torch.equal(found, torch.cat([p.grad.flatten() for p in net.parameters()]))
-
-
-def test_adam_goes_on_from_its_state():
-    whole, first = network(), network()
-    a, b = Adam(whole.parameters()), Adam(first.parameters())
-    steps = [torch.full_like(a.vector, float(i)) for i in range(1, 5)]
-    for g in steps:
-        a.step(g, learning_rate=0.1, max_norm=1.0)
-    for g in steps[:2]:
-        b.step(g, learning_rate=0.1, max_norm=1.0)
-    second = network()
-    second.load_state_dict(first.state_dict())
-    c = Adam(second.parameters())
-    c.load_state_dict(b.state_dict())
-    for g in steps[2:]:
-        c.step(g, learning_rate=0.1, max_norm=1.0)
-    assert torch.equal(a.vector, c.vector)
+@pytest.mark.parametrize("max_grad_norm", [0.3, 1e9])
+def test_parameters_move_by_adam_on_the_scaled_gradients_written_out(max_grad_norm):
+    trainer = make(minibatch_size=8, learning_rate=3e-3, max_grad_norm=max_grad_norm)
+    x = vector(trainer).double().numpy()
+    trainer.learn()
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    lengths = []
+    # Two epochs of four minibatches an update; the rate falls by a third of itself each time.
+    assert len(trainer.gradients) == 24
+    for i, gradient in enumerate(trainer.gradients):
+        g = gradient.double().numpy()
+        lengths.append(np.linalg.norm(g))
+        g = g * min(1.0, max_grad_norm / lengths[-1])
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        rate = 3e-3 * (1 - (i // 8) / 3)
+        root = np.sqrt(v / (1 - 0.999 ** (i + 1)))
+        x = x - rate * m / (1 - 0.9 ** (i + 1)) / (root + 1e-5)
+    assert min(lengths) > 0.3  # so that the smaller limit binds
+    np.testing.assert_allclose(vector(trainer), x, rtol=0, atol=2e-6)
+    means = np.reshape(lengths, (3, 8)).mean(1)
+    assert trainer.history["grad_norm"].tolist() == pytest.approx(means.tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(number):
-    adam = Adam(network().parameters())
-    start, gradient = adam.vector.clone(), torch.ones_like(adam.vector)
-    gradient[3] = number
-    with pytest.raises(ValueError, match=f"gradient has length {number}, expected a finite one"):
-        adam.step(gradient, learning_rate=0.1, max_norm=1.0)
-    assert torch.equal(adam.vector, start)
-    assert not any(x.any() for x in adam.state_dict().values())
+    trainer = make()
+    rollout, start = trainer.collect(), vector(trainer)
+    with pytest.raises(ValueError, match=r"gradient has length (nan|inf), expected a finite one"):
+        trainer.update(rollout._replace(rewards=rollout.rewards + number))
+    assert torch.equal(vector(trainer), start)
+    assert not trainer.optimizer.state
 
 
-def test_adam_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="parameters is empty"):
-        Adam([])
+def test_a_gradient_belongs_to_its_minibatch_alone():
+    # Nothing of an earlier one is left in it, and only `grad` is changed.
+    trainer = make()
+    trainer.learn(lambda _: True)
+    before = vector(trainer)
+    for i in (0, 1, 0):
+        trainer.gradient(trainer.minibatches[i])
+    first, _, again = trainer.gradients[-3:]
+    assert torch.equal(first, again)
+    assert torch.equal(vector(trainer), before)
 
 
 # ------------------------------------------------------------------ elsewhere
@@ -449,4 +433,4 @@ def test_on_a_gpu_the_first_update_is_the_same():
     cpu, gpu = make(normalize_obs=True), make(normalize_obs=True, device="cuda")
     for trainer in (cpu, gpu):
         trainer.learn(lambda _: True)
-    np.testing.assert_allclose(gpu.optimizer.vector.cpu(), cpu.optimizer.vector, atol=1e-4)
+    np.testing.assert_allclose(vector(gpu).cpu(), vector(cpu), atol=1e-4)

@@ -1,18 +1,20 @@
 """Checkpoints: what is written is read back to the bit, and nothing else is taken for one."""
 
 import dataclasses
+import itertools
 import math
 import pickle
+import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
 
 from ppo_lib import PPO, PPOConfig, evaluate
-from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = PPOConfig(
     total_steps=64, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -28,25 +30,29 @@ ENVS = {"CartPole-v1": {}, "Pendulum-v1": {"g": 9.0}}
 
 
 class OneStep(gym.Env):
-    """One step an episode; copy i, seeded with i, shows cos i at its start; best is a = 1/2.
+    """One step an episode; every second copy shows 1 at its start, the others -1; best is a = 1/2.
 
-    Between two steps nothing is left of an episode, so that training goes on to the same bits
-    when its environments are made anew.
+    Between two steps nothing is left of an episode, and a seed changes nothing, so that training
+    goes on to the same bits when its environments are made anew.
     """
 
     observation_space, action_space = Box(-2, 2, (2,)), Box(-2, 2, (1,))
+    made = itertools.count()
 
     def __init__(self, notes=None):
         self.notes = notes
+        self.place = np.array([(-1) ** next(self.made), 0.5], dtype=np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
-        if seed is not None:
-            self.place = np.array([math.cos(seed), 1], dtype=np.float32)
         return self.place.copy(), {}
 
     def step(self, action):
         return self.place.copy(), -float((action[0] - 0.5) ** 2), True, False, {}
+
+
+class Own(gym.Wrapper):
+    """A wrapper of one's own: nothing in gymnasium has its name."""
 
 
 class Trace:
@@ -62,19 +68,21 @@ class Trace:
 gym.register("tests/OneStep-v0", OneStep)
 
 
-def learned(config=SMALL, env_id="CartPole-v1", **env_kwargs):
-    trainer = PPO(env_id, config, **env_kwargs)
+def learned(config=SMALL, env_id="CartPole-v1", **more):
+    trainer = PPO(env_id, config, **more)
     trainer.learn()
     return trainer
 
 
 def numbers(trainer):
     """A copy of every tensor and number that training depends on, by name."""
-    kept = {"generator": trainer.generator.get_state(), "vector": trainer.optimizer.vector}
-    for name in ("policy", "critic", "optimizer", "reward_normalizer"):
+    kept = {"generator": trainer.generator.get_state()}
+    for name in ("policy", "critic", "reward_normalizer"):
         part = getattr(trainer, name)
         if part is not None:
             kept |= {f"{name}.{key}": x for key, x in part.state_dict().items()}
+    for i, moments in trainer.optimizer.state_dict()["state"].items():
+        kept |= {f"optimizer.{i}.{key}": x for key, x in moments.items()}
     kept |= {name: torch.tensor(getattr(trainer, name)) for name in ("kl_coef", "env_steps")}
     return {name: x.detach().clone() for name, x in kept.items()}
 
@@ -102,45 +110,49 @@ def assert_same_history(first, second, without=()):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_number_is_read_back_to_the_bit(name, env_id, tmp_path):
     config, kwargs = CONFIGS[name], ENVS[env_id]
-    trainer = learned(config, env_id, **kwargs)
+    trainer = learned(config, env_id, env_kwargs=kwargs)
     before = numbers(trainer)
-    earned = evaluate(trainer.policy, env_id, num_episodes=3, seed=5, **kwargs)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
+    earned = evaluate(trainer.policy, env_id, num_episodes=3, seed=5, env_kwargs=kwargs)
+    trainer.save(tmp_path / "agent.pt")
     assert_same_numbers(numbers(trainer), before)
-    loaded = load_checkpoint(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
     assert_same_numbers(numbers(loaded), before)
     assert_same_history(loaded.history, trainer.history)
-    assert (loaded.config, loaded.env_id, loaded.env_kwargs) == (config, env_id, kwargs)
-    again = evaluate(loaded.policy, env_id, num_episodes=3, seed=5, **loaded.env_kwargs)
+    assert loaded.config == config
+    assert loaded.env_name == {"id": env_id, "kwargs": kwargs, "wrappers": []}
+    again = evaluate(loaded.policy, env_id, num_episodes=3, seed=5, env_kwargs=kwargs)
     assert torch.equal(again, earned)
 
 
 def test_the_round_trip_has_something_to_keep():
     # Otherwise the test above would also pass for numbers that never left their first values.
     before, after = numbers(PPO("Pendulum-v1", KL)), numbers(learned(KL, "Pendulum-v1"))
-    assert before.keys() == after.keys()
-    assert [name for name, x in after.items() if torch.equal(x, before[name])] == []
+    # Adam knows nothing before its first step, and the bounds of actions are only kept.
+    assert before.keys() == {name for name in after if not name.startswith("optimizer.")}
+    assert len(after) > len(before)
+    for bound in ("policy.low", "policy.high"):
+        del before[bound]
+    assert [name for name, x in before.items() if torch.equal(x, after[name])] == []
 
 
 def test_a_loaded_trainer_shares_nothing_with_the_file_or_the_first(tmp_path):
     trainer = learned(NORMALIZED)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
+    trainer.save(tmp_path / "agent.pt")
     before = numbers(trainer)
-    load_checkpoint(tmp_path / "agent.pt", total_steps=128).learn()
+    PPO.load(tmp_path / "agent.pt", total_steps=128).learn()
     assert_same_numbers(numbers(trainer), before)
-    assert_same_numbers(numbers(load_checkpoint(tmp_path / "agent.pt")), before)
+    assert_same_numbers(numbers(PPO.load(tmp_path / "agent.pt")), before)
 
 
 def test_the_environment_gets_its_arguments_back(tmp_path):
     notes = {"a": [1, 2.5, "b", True, None], "c": {"d": -1e-300}}
-    save_checkpoint(PPO("tests/OneStep-v0", SMALL, notes=notes), tmp_path / "agent.pt")
-    loaded = load_checkpoint(tmp_path / "agent.pt")
-    assert loaded.env_kwargs == {"notes": notes}
+    PPO("tests/OneStep-v0", SMALL, env_kwargs={"notes": notes}).save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
     assert [env.unwrapped.notes for env in loaded.envs.envs] == [notes] * 4
 
 
 def test_the_file_is_read_without_running_code(tmp_path):
-    save_checkpoint(learned(KL), tmp_path / "agent.pt")
+    learned(KL).save(tmp_path / "agent.pt")
     state = torch.load(tmp_path / "agent.pt", weights_only=True)
     kinds = {type(number) for row in state["rows"] for number in row.values()}
     assert kinds <= {int, float}
@@ -150,15 +162,15 @@ def test_the_file_is_read_without_running_code(tmp_path):
 def test_numbers_of_numpy_in_a_configuration_are_read_back_too(tmp_path):
     config = dataclasses.replace(KL, kl_coef=np.float64(0.5), learning_rate=np.float64(1e-3))
     trainer = learned(config)
-    save_checkpoint(trainer, tmp_path / "agent.pt")
-    assert load_checkpoint(tmp_path / "agent.pt").config == config
+    trainer.save(tmp_path / "agent.pt")
+    assert PPO.load(tmp_path / "agent.pt").config == config
 
 
 def test_folders_on_the_way_are_made_and_nothing_else_is_left_there(tmp_path):
     path = tmp_path / "some" / "where" / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), str(path))
+    PPO("CartPole-v1", SMALL).save(str(path))
     assert [p.name for p in path.parent.iterdir()] == ["agent.pt"]
-    assert load_checkpoint(str(path)).env_steps == 0
+    assert PPO.load(str(path)).env_steps == 0
 
 
 # ------------------------------------------------------------------ training goes on
@@ -170,8 +182,8 @@ def test_training_that_was_saved_goes_on_to_the_same_bits(name, tmp_path):
     whole = learned(config, "tests/OneStep-v0")
     stopped = PPO("tests/OneStep-v0", config)
     stopped.learn(lambda trainer: trainer.env_steps == 96)
-    save_checkpoint(stopped, tmp_path / "agent.pt")
-    loaded = load_checkpoint(tmp_path / "agent.pt")
+    stopped.save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt")
     assert loaded.env_steps == 96
     loaded.learn()
     assert (loaded.env_steps, len(loaded.history)) == (160, 5)
@@ -180,10 +192,10 @@ def test_training_that_was_saved_goes_on_to_the_same_bits(name, tmp_path):
 
 
 def test_a_longer_training_can_be_asked_for(tmp_path):
-    save_checkpoint(learned(dataclasses.replace(SMALL, learning_rate=0.01)), tmp_path / "agent.pt")
-    done = load_checkpoint(tmp_path / "agent.pt")
+    learned(dataclasses.replace(SMALL, learning_rate=0.01)).save(tmp_path / "agent.pt")
+    done = PPO.load(tmp_path / "agent.pt")
     assert len(done.learn()) == 2
-    longer = load_checkpoint(tmp_path / "agent.pt", total_steps=128)
+    longer = PPO.load(tmp_path / "agent.pt", total_steps=128)
     longer.learn()
     assert longer.history["env_steps"].tolist() == [32, 64, 96, 128]
     # Of two updates, then of four.
@@ -191,12 +203,47 @@ def test_a_longer_training_can_be_asked_for(tmp_path):
 
 
 def test_what_does_not_shape_the_networks_can_be_changed(tmp_path):
-    save_checkpoint(learned(NORMALIZED), tmp_path / "agent.pt")
+    learned(NORMALIZED).save(tmp_path / "agent.pt")
     changes = {"num_envs": 8, "gamma": 0.5, "loss": "kl", "total_steps": 320, "hidden_sizes": (8,)}
-    loaded = load_checkpoint(tmp_path / "agent.pt", **changes)
+    loaded = PPO.load(tmp_path / "agent.pt", **changes)
     assert loaded.config == dataclasses.replace(NORMALIZED, **changes)
     assert loaded.reward_normalizer.gamma == 0.5
     assert loaded.learn()["env_steps"].tolist() == [32, 64, 192, 320]
+
+
+def openings(trainer):
+    """What a trainer's environments show first."""
+    return trainer.collect().obs[0]
+
+
+def test_a_resumed_run_opens_with_other_episodes_and_always_with_the_same(tmp_path):
+    config = dataclasses.replace(SMALL, total_steps=96)
+    fresh, trainer = openings(PPO("CartPole-v1", config)), PPO("CartPole-v1", config)
+    seen = [fresh]
+    for updates in range(1, 3):
+        trainer.learn(lambda _: True)
+        trainer.save(tmp_path / "agent.pt")
+        first, again = (openings(PPO.load(tmp_path / "agent.pt")) for _ in range(2))
+        assert torch.equal(first, again)
+        seen.append(first)
+        assert trainer.env_steps == 32 * updates
+    # Three times four environments: twelve openings, none of them twice.
+    assert len({tuple(obs) for obs in torch.cat(seen).tolist()}) == 12
+    # The file of a run that has not begun begins it.
+    PPO("CartPole-v1", config).save(tmp_path / "agent.pt")
+    assert torch.equal(openings(PPO.load(tmp_path / "agent.pt")), fresh)
+
+
+def test_two_runs_resumed_from_one_file_are_the_same_to_the_bit(tmp_path):
+    trainer = PPO("CartPole-v1", NORMALIZED)
+    trainer.learn(lambda _: True)
+    trainer.save(tmp_path / "agent.pt")
+    first, second = (PPO.load(tmp_path / "agent.pt") for _ in range(2))
+    for resumed in (first, second):
+        resumed.learn()
+        assert len(resumed.history) == 2
+    assert_same_numbers(numbers(first), numbers(second))
+    assert_same_history(first.history, second.history, without=["steps_per_second"])
 
 
 # ------------------------------------------------------------------ refusals
@@ -213,84 +260,128 @@ def test_what_does_not_shape_the_networks_can_be_changed(tmp_path):
     ],
 )
 def test_a_change_that_does_not_fit_is_refused_by_name(change, message, tmp_path):
-    save_checkpoint(PPO("CartPole-v1", SMALL), tmp_path / "agent.pt")
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
     with pytest.raises(ValueError, match=f"^{message}"):
-        load_checkpoint(tmp_path / "agent.pt", **change)
+        PPO.load(tmp_path / "agent.pt", **change)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in (tmp_path / "agent.pt", tmp_path):
         with pytest.raises(FileNotFoundError) as refusal:
-            load_checkpoint(path)
+            PPO.load(path)
         assert str(refusal.value) == f"path is {path}, where no file is; expected a checkpoint"
 
 
 def test_a_change_of_what_is_no_field_is_refused_by_name(tmp_path):
-    save_checkpoint(PPO("CartPole-v1", SMALL), tmp_path / "agent.pt")
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
     with pytest.raises(ValueError, match=r"^nonsense is 1, expected no such field; .* gamma, "):
-        load_checkpoint(tmp_path / "agent.pt", nonsense=1)
+        PPO.load(tmp_path / "agent.pt", nonsense=1)
 
 
 def test_another_file_is_no_checkpoint(tmp_path):
     path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
+    PPO("CartPole-v1", SMALL).save(path)
     checkpoint = path.read_bytes()
     others = {
         "empty": b"",
         "text": b"not a checkpoint\n",
         "cut off": checkpoint[: len(checkpoint) // 2],
-        "a pickle": pickle.dumps({"format": 2}),
+        "a pickle": pickle.dumps({"format": 3}),
     }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
     for name, content in {"a list": [1, 2], "a network": {"weight": torch.ones(2)}}.items():
         torch.save(content, tmp_path / name)
     for name in (*others, "a list", "a network"):
-        with pytest.raises(ValueError, match=r"expected a file of save_checkpoint$") as refusal:
-            load_checkpoint(tmp_path / name)
+        with pytest.raises(ValueError, match=r"expected a file of PPO.save$") as refusal:
+            PPO.load(tmp_path / name)
         assert str(refusal.value).startswith(f"path is {tmp_path / name}, ")
 
 
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
-    torch.save({"format": 2, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
-    with pytest.raises(ValueError, match="expected a file of save_checkpoint"):
-        load_checkpoint(tmp_path / "agent.pt")
+    torch.save({"format": 3, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match=r"expected a file of PPO\.save"):
+        PPO.load(tmp_path / "agent.pt")
     assert not (tmp_path / "trace").exists()
     torch.load(tmp_path / "agent.pt", weights_only=False)["rows"].close()
     assert (tmp_path / "trace").exists()  # so it was a trap
 
 
-@pytest.mark.parametrize("number", [1, 99, "2"])
+@pytest.mark.parametrize("number", [1, 2, 99, "3"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
+    PPO("CartPole-v1", SMALL).save(path)
     torch.save(torch.load(path) | {"format": number}, path)
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 2$"):
-        load_checkpoint(path)
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 3$"):
+        PPO.load(path)
 
 
-def test_arguments_that_a_file_cannot_hold_are_refused_and_the_older_file_stays(tmp_path):
+@pytest.mark.parametrize("notes", [(1, 2), {1: 2}, {1, 2}, math.nan, abs], ids=str)
+def test_arguments_that_would_not_be_read_back_are_refused_before_training(notes):
+    with pytest.raises(ValueError, match=r"^env_kwargs is \{'notes': .*, expected what JSON"):
+        PPO("tests/OneStep-v0", SMALL, env_kwargs={"notes": notes})
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        lambda env: TimeLimit(env, 7),
+        Own,
+        partial(TimeLimit, max_episode_steps=7),
+        (TransformObservation, {"func": abs, "observation_space": None}),
+        (TimeLimit, {"max_episode_steps": (7, 8)}),
+        "TimeLimit",
+    ],
+    ids=["a function", "own", "partial", "a function inside", "a tuple inside", "a word"],
+)
+def test_wrappers_that_a_file_cannot_name_are_refused_before_training(wrapper):
+    with pytest.raises(ValueError, match=r"^wrappers holds .*, expected classes of gymnasium.wr"):
+        PPO("CartPole-v1", SMALL, wrappers=[FlattenObservation, wrapper])
+
+
+def test_a_callable_may_hide_anything_and_is_given_again_when_loaded(tmp_path):
+    trainer = learned(SMALL, lambda: Own(gym.make("CartPole-v1")))
+    trainer.save(tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match=r"^env is None, expected an environment: .*agent.pt does"):
+        PPO.load(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt", env=lambda: Own(gym.make("CartPole-v1")))
+    assert_same_numbers(numbers(loaded), numbers(trainer))
+    other = r"env has spaces .*, expected \[\['Box', 4\], \['Discrete', 2\]\] as in .*agent.pt"
+    with pytest.raises(ValueError, match=other):
+        PPO.load(tmp_path / "agent.pt", env="Acrobot-v1")
+
+
+def test_wrappers_are_written_by_name_with_their_arguments_and_put_on_again(tmp_path):
+    wrappers = [(TimeLimit, {"max_episode_steps": 7}), FlattenObservation]
+    trainer = learned(SMALL, wrappers=wrappers)
+    trainer.save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt", total_steps=128)
+    for env in (*trainer.envs.envs, *loaded.envs.envs):
+        # The first one innermost.
+        assert type(env) is FlattenObservation
+        assert type(env.env) is TimeLimit
+    loaded.learn()
+    assert {length for _, _, length in loaded.history.episodes} == {7}
+
+
+def test_no_module_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("import gymnasium\nprint('sprung')\n")
     path = tmp_path / "agent.pt"
-    save_checkpoint(PPO("CartPole-v1", SMALL), path)
-    older = path.read_bytes()
-    wrapped = PPO("CartPole-v1", SMALL, wrappers=[FlattenObservation])
-    with pytest.raises(ValueError, match=r"^env_kwargs is \{'wrappers': .*, expected what JSON"):
-        save_checkpoint(wrapped, path)
-    assert path.read_bytes() == older
-    assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]
-
-
-@pytest.mark.parametrize("notes", [(1, 2), {1: 2}])
-def test_arguments_that_would_be_read_back_as_others_are_refused(notes, tmp_path):
-    with pytest.raises(ValueError, match=r"^env_kwargs is "):
-        save_checkpoint(PPO("tests/OneStep-v0", SMALL, notes=notes), tmp_path / "agent.pt")
+    PPO("CartPole-v1", SMALL).save(path)
+    state = torch.load(path)
+    torch.save(state | {"env": state["env"] | {"id": "trap:CartPole-v1"}}, path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="no module is imported because"):
+        PPO.load(path)
+    assert "trap" not in sys.modules
+    assert PPO.load(path, env="CartPole-v1").env_steps == 0
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("no space left")])
 def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path, monkeypatch):
     path = tmp_path / "agent.pt"
     older = learned()
-    save_checkpoint(older, path)
+    older.save(path)
 
     def torn(_, file):
         with open(file, "wb") as opened:  # noqa: PTH123  (torch.save takes any path, too)
@@ -300,9 +391,9 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", torn)
         with pytest.raises((KeyboardInterrupt, OSError)):
-            save_checkpoint(PPO("CartPole-v1", NORMALIZED), path)
-    assert_same_numbers(numbers(load_checkpoint(path)), numbers(older))
+            PPO("CartPole-v1", NORMALIZED).save(path)
+    assert_same_numbers(numbers(PPO.load(path)), numbers(older))
     newer = PPO("CartPole-v1", NORMALIZED)
-    save_checkpoint(newer, path)
-    assert_same_numbers(numbers(load_checkpoint(path)), numbers(newer))
+    newer.save(path)
+    assert_same_numbers(numbers(PPO.load(path)), numbers(newer))
     assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]

@@ -24,6 +24,26 @@ SMALL = PPOConfig(
 )
 
 
+class Once(gym.Env):
+    """Copies show the offset less 1 and the offset plus 1 in turn; a step pays 1, and ends."""
+
+    observation_space = gym.spaces.Box(-2000, 2000, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, offset=0.0, dies=True):
+        self.offset, self.dies = offset, dies
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.place = np.array([self.offset + (-1) ** seed], dtype=np.float32)
+        return self.place.copy(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return self.place.copy(), 1.0, self.dies, False, {}
+
+
 def batches(shapes, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
@@ -35,16 +55,21 @@ def all_rows(parts):
 
 def learn_and_watch(config=SMALL, env_id="Pendulum-v1"):
     """A trainer that has learned, and the rollouts that it saw."""
-    trainer, rollouts = PPO(env_id, config), []
-    collect = trainer.collector.collect
+    rollouts = []
 
-    def watched(*args):
-        rollouts.append(collect(*args))
-        return rollouts[-1]
+    class Watched(PPO):
+        def collect(self):
+            rollouts.append(super().collect())
+            return rollouts[-1]
 
-    trainer.collector.collect = watched
+    trainer = Watched(env_id, config)
     trainer.learn()
     return trainer, rollouts
+
+
+def counted(rollouts):
+    """The rows that the statistics are of: the first observations, and then all of a rollout."""
+    return all_rows([rollouts[0].obs[0].double(), *(rollout.obs.double() for rollout in rollouts)])
 
 
 # ------------------------------------------------------------------ running moments
@@ -151,11 +176,13 @@ def test_observations_are_cut_at_ten_deviations():
     assert normalizer(obs).flatten().tolist() == pytest.approx([-10, -10, -9.5, 9.5, 10, 10])
 
 
-def test_a_feature_that_never_changes_is_0_and_far_away_once_it_does():
+@pytest.mark.parametrize("number", [0.3, 7.7, -12345.678])
+def test_a_feature_that_has_never_varied_is_centred_and_not_scaled(number):
     normalizer = ObsNormalizer(1)
-    normalizer.update(torch.full((7, 1), 0.3))
-    assert normalizer(torch.tensor([0.3])).item() == pytest.approx(0, abs=1e-3)
-    assert normalizer(torch.tensor([0.5])).item() == 10
+    for rows in (7, 1, 128):
+        normalizer.update(torch.full((rows, 1), number))
+    assert normalizer(torch.tensor([number])).item() == 0
+    assert normalizer(torch.tensor([number + 0.5])).item() == pytest.approx(0.5, abs=1e-3)
 
 
 def test_looking_at_observations_does_not_count_them():
@@ -166,28 +193,33 @@ def test_looking_at_observations_does_not_count_them():
 
 def test_actor_and_critic_look_through_one_normaliser_that_both_save():
     trainer = PPO("Pendulum-v1", SMALL)
-    assert trainer.policy.net[0] is trainer.critic.net[0] is trainer.obs_normalizer
+    normalizer = trainer.policy.net[0]
+    assert isinstance(normalizer, ObsNormalizer)
+    assert trainer.critic.net[0] is normalizer
     trainer.learn()
     for network in (trainer.policy, trainer.critic):
         state = network.state_dict()
-        assert state["net.0.count"].item() == 96
-        assert torch.equal(state["net.0.mean"], trainer.obs_normalizer.mean)
-        assert torch.equal(state["net.0.var"], trainer.obs_normalizer.var)
+        # The first observations of four environments, and then every step's.
+        assert state["net.0.count"].item() == 4 + 96
+        for name in ("mean", "var", "center", "scale"):
+            assert torch.equal(state[f"net.0.{name}"], getattr(normalizer, name))
 
 
 def test_statistics_are_nothing_that_is_trained():
     # 3 features, 8 hidden units, 1 action or value; the Gaussian has a width of its own.
     policy, critic = 3 * 8 + 8 + 8 + 1 + 1, 3 * 8 + 8 + 8 + 1
-    assert len(PPO("Pendulum-v1", SMALL).optimizer.vector) == policy + critic
+    sizes = [p.numel() for p in PPO("Pendulum-v1", SMALL).parameters]
+    assert sum(sizes) == policy + critic
 
 
 def test_without_being_asked_for_nothing_is_normalised():
     plain = dataclasses.replace(SMALL, normalize_obs=False, normalize_rewards=False)
     trainer, rollouts = learn_and_watch(plain)
-    assert trainer.obs_normalizer is None
+    for network in (trainer.policy, trainer.critic):
+        assert not any(isinstance(module, ObsNormalizer) for module in network.modules())
     assert trainer.reward_normalizer is None
     obs = rollouts[0].obs
-    first, last = trainer.policy.net.layers
+    first, _, last = trainer.policy.net
     by_hand = torch.tanh(obs @ first.weight.T + first.bias) @ last.weight.T + last.bias
     torch.testing.assert_close(trainer.policy(obs)[..., :1], by_hand)
 
@@ -195,31 +227,31 @@ def test_without_being_asked_for_nothing_is_normalised():
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_the_statistics_are_those_of_all_observations_collected(env_id):
     trainer, rollouts = learn_and_watch(env_id=env_id)
-    rows = all_rows([rollout.obs.double() for rollout in rollouts])
-    assert len(rows) == 96 == trainer.obs_normalizer.count.item()
-    np.testing.assert_allclose(trainer.obs_normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(trainer.obs_normalizer.var, rows.var(0), rtol=1e-10)
+    rows, normalizer = counted(rollouts), trainer.policy.net[0]
+    assert len(rows) == 100 == normalizer.count.item()
+    np.testing.assert_allclose(normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(normalizer.var, rows.var(0), rtol=1e-10)
 
 
 def test_the_statistics_change_only_between_two_updates():
     trainer, seen = PPO("Pendulum-v1", SMALL), []
     for network in (trainer.policy, trainer.critic):
         network.register_forward_pre_hook(
-            lambda *_: seen.append((trainer.env_steps, trainer.obs_normalizer.count.item()))
+            lambda *_: seen.append((trainer.env_steps, trainer.policy.net[0].count.item()))
         )
     trainer.learn()
     # An update looks 8 times to act, twice for the values, and twice at each of 8 minibatches.
-    assert seen == [(steps, steps) for steps in (0, 32, 64) for _ in range(8 + 2 + 16)]
+    assert seen == [(steps, 4 + steps) for steps in (0, 32, 64) for _ in range(8 + 2 + 16)]
 
 
 def test_evaluation_looks_through_the_normaliser_too():
     trainer, rollouts = learn_and_watch(
         dataclasses.replace(SMALL, learning_rate=0.3, max_grad_norm=50.0)
     )
-    rows = all_rows([rollout.obs.double() for rollout in rollouts])
+    rows = counted(rollouts)
     hidden, last = (
         (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
-        for layer in trainer.policy.net[1].layers
+        for layer in (trainer.policy.net[1], trainer.policy.net[3])
     )
 
     def play(mean, std):
@@ -237,12 +269,46 @@ def test_evaluation_looks_through_the_normaliser_too():
     assert earned != pytest.approx(play(0, 1), rel=1e-2)
 
 
+def test_the_first_observations_tell_where_features_lie_before_anything_is_collected():
+    # Far from 0, 999 and 1001 would both be cut to 10; of wide features the spread shows too.
+    normalizer = ObsNormalizer(2)
+    normalizer.start(torch.tensor([[999.0, -400.0], [1001.0, 400.0]]))
+    seen = normalizer(torch.tensor([[999.0, -400.0], [1001.0, 400.0], [1000.0, 0.0]]))
+    assert seen.flatten().tolist() == pytest.approx([-1, -1, 1, 1, 0, 0], abs=1e-4)
+    # So few say little of how far a feature will vary: nothing is scaled up by them.
+    narrow = ObsNormalizer(1)
+    narrow.start(torch.tensor([[0.001], [0.003]]))
+    assert narrow(torch.tensor([0.502])).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("offset", [-1000.0, 1000.0])
+def test_the_first_rollout_already_tells_far_observations_apart(offset):
+    trainer = PPO(lambda: Once(offset, dies=False), SMALL)
+    seen = []
+    hook = trainer.policy.net[1].register_forward_pre_hook(lambda _, x: seen.append(x[0].clone()))
+    trainer.collect()
+    hook.remove()
+    assert len(seen) == 8
+    for obs in seen:
+        assert sorted(obs.flatten().tolist()) == pytest.approx([-1, -1, 1, 1], abs=1e-4)
+
+
+def test_an_experienced_normaliser_that_is_handed_over_keeps_its_scale():
+    first, _ = learn_and_watch(env_id="CartPole-v1")
+    normalizer = first.policy.net[0]
+    scale = normalizer.scale.clone()
+    assert (scale > 1).any()
+    second = PPO("CartPole-v1", SMALL, policy=first.policy)
+    assert torch.equal(second.policy.net[0].scale, scale)
+
+
 # ------------------------------------------------------------------ rewards
 
 
 def paid(rewards, terminated, truncated):
     fields = dict.fromkeys(Rollout._fields, torch.zeros(0))
     given = {"rewards": rewards, "terminated": terminated, "truncated": truncated}
+    given["mask"] = torch.ones_like(terminated)
     return Rollout(**fields | given)
 
 
@@ -288,7 +354,8 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(gamma):
         scaled = normalizer(rollout)
         deviation = sums[: 6 * (i + 1)].std()
         assert scaled.dtype == torch.float32
-        np.testing.assert_allclose(scaled, rollout.rewards / deviation, rtol=1e-5)
+        expected = (rollout.rewards / deviation).clip(-10, 10)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-5)
     assert normalizer.count.item() == 48
     assert normalizer.mean.item() == pytest.approx(sums.mean(), rel=1e-6)
 
@@ -337,8 +404,40 @@ def test_the_trainer_learns_from_scaled_rewards_and_reports_them_as_paid(env_id,
     assert ended.any()
     for i, rollout in enumerate(rollouts):
         deviation = sums[: 208 * (i + 1)].std()
-        np.testing.assert_allclose(given[i], rollout.rewards / deviation, rtol=1e-5, atol=1e-7)
+        expected = (rollout.rewards / deviation).clip(-10, 10)
+        np.testing.assert_allclose(given[i], expected, rtol=1e-5, atol=1e-7)
     returns = [r for rollout in rollouts for r in rollout.episode_returns.tolist()]
     assert [r for _, r, _ in trainer.history.episodes] == returns
     whole = rewards[: np.argmax(ended[:, 0]) + 1, 0].sum()
     assert any(r == pytest.approx(whole, rel=1e-6) for r in returns)
+
+
+def test_rewards_without_spread_are_bounded():
+    # One step an episode that pays 1: the sums are 1, 1, 1, …, and 1 / √(0 + 1e-8) is 10,000.
+    ends = torch.ones(6, 4, dtype=torch.bool)
+    normalizer = RewardNormalizer(4, gamma=0.9)
+    for sign in (1, -1):
+        scaled = normalizer(paid(sign * torch.ones(6, 4), ends, torch.zeros_like(ends)))
+        assert scaled.abs().max() <= 10
+        assert scaled.sign().unique().tolist() == [sign]
+
+
+@pytest.mark.parametrize("env", ["one step of CartPole", "one step an episode"])
+def test_no_value_explodes_where_rewards_have_no_spread(env):
+    steps = 1 if env == "one step of CartPole" else 8
+    changes = {"num_steps": steps, "minibatch_size": 4, "total_steps": 40 * steps}
+    config = dataclasses.replace(SMALL, **changes)
+    history = PPO("CartPole-v1" if steps == 1 else Once, config).learn()
+    # Half of (10 - V)² and not of (10,000 - V)².
+    assert history["value_loss"].max() < 1000
+
+
+def test_a_row_in_which_an_environment_resets_itself_is_not_counted():
+    ends = torch.tensor([[False], [True], [False], [False]])
+    rollout = paid(torch.tensor([[1.0], [1.0], [0.0], [1.0]]), ends, torch.zeros_like(ends))
+    rollout = rollout._replace(mask=torch.tensor([[True], [True], [False], [True]]))
+    normalizer = RewardNormalizer(1, gamma=0.5)
+    normalizer(rollout)
+    # The sums are 1 and 1.5, and 1 in the next episode.
+    assert normalizer.count.item() == 3
+    assert normalizer.mean.item() == pytest.approx(3.5 / 3)

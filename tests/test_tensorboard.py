@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_lib import PPO, PPOConfig
@@ -20,11 +21,13 @@ SMALL = PPOConfig(
 WITHOUT = """
 import sys
 import ppo_lib
+# Adam waits for torch._dynamo, which takes as long to import as torch itself.
+print("torch._dynamo" in sys.modules)
 config = ppo_lib.PPOConfig(total_steps=1024, loss="kl", normalize_obs=True)
 trainer = ppo_lib.PPO("CartPole-v1", config)
 assert len(trainer.learn()) == 2
 ppo_lib.evaluate(trainer.policy, "CartPole-v1", num_episodes=1, seed=0)
-slow = ("torch.utils.tensorboard", "tensorboard", "tyro", "torch._dynamo", "matplotlib", "PIL")
+slow = ("torch.utils.tensorboard", "tensorboard", "tyro", "matplotlib", "PIL", "pygame", "IPython")
 print([name for name in slow if name in sys.modules])
 """
 
@@ -73,11 +76,12 @@ def test_writing_events_does_not_stop_training_or_change_it(tmp_path):
     watched.learn(TensorBoard(tmp_path))
     alone.learn()
     assert watched.env_steps == alone.env_steps == 96
-    assert watched.optimizer.vector.tolist() == alone.optimizer.vector.tolist()
+    for a, b in zip(watched.parameters, alone.parameters, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_nothing_is_imported_or_written_unless_asked_for(tmp_path):
     python = [sys.executable, "-W", "error", "-c", WITHOUT]
     done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("False\n[]\n", "", 0)
     assert list(tmp_path.iterdir()) == []

@@ -17,15 +17,8 @@ import torch.distributed as dist
 
 from ppo_lib import PPO, PPOConfig
 from ppo_lib import ppo as trainer_module
-from ppo_lib.checkpoint import load_checkpoint
-from ppo_lib.ranks import (
-    from_first_rank,
-    gather_columns,
-    gather_lists,
-    num_ranks,
-    rank,
-    sum_over_ranks,
-)
+from ppo_lib.parallel import ParallelPPO
+from ppo_lib.policies import CategoricalPolicy
 
 #: Minibatches of 28 of 128 steps: of most of them one rank has more than the other.
 BOTH = PPOConfig(
@@ -37,7 +30,7 @@ BOTH = PPOConfig(
     normalize_obs=True,
     normalize_rewards=True,
 )
-KL = {"loss": "kl", "kl_target": 1e-3, "value_clip_range": 0.2, "anneal_clip_range": True}
+KL = {"loss": "kl", "adaptive_kl_target": 1e-3, "value_clip_range": 0.2, "anneal_clip_range": True}
 CASES = {
     "clip, CartPole": ("CartPole-v1", dataclasses.replace(BOTH, target_kl=0.01, ent_coef=0.01)),
     "clip, Pendulum": ("Pendulum-v1", dataclasses.replace(BOTH, target_kl=0.002, seed=1)),
@@ -60,82 +53,135 @@ for size in (1, 2):
         CASES[f"minibatches of {size}, {env_id}"] = (env_id, config)
 
 
-def train(env_id, config):
-    """What a training run, watched, leaves behind: plain numbers and tensors."""
-    trainer, rollouts, drawn, states = PPO(env_id, config), [], [], []
-    collect, minibatches = trainer.collector.collect, trainer_module.minibatches
+def state_of(trainer):
+    """All that was learned and counted, in tensors by their names."""
+    parameters = torch.nn.utils.parameters_to_vector(trainer.parameters).detach()
+    parts = {"vector": parameters, "generator": trainer.generator.get_state()}
+    for name in ("policy", "critic", "reward_normalizer"):
+        kept = getattr(trainer, name).state_dict()
+        parts |= {f"{name}.{key}": x for key, x in kept.items()}
+    # Both moments of Adam, each in one vector; there are none before the first step.
+    moments = list(trainer.optimizer.state_dict()["state"].values())
+    for key in ("exp_avg", "exp_avg_sq", "step") if moments else ():
+        parts[f"optimizer.{key}"] = torch.cat([x[key].flatten() for x in moments])
+    parts |= {name: torch.tensor(getattr(trainer, name)) for name in ("kl_coef", "env_steps")}
+    return {name: x.clone() for name, x in parts.items()}
 
-    def watched_collect(*args):
-        rollouts.append(collect(*args))
-        return rollouts[-1]
+
+def train(env_id, config, cls=PPO):
+    """What a training run, watched, leaves behind: plain numbers and tensors."""
+    rollouts, drawn, states = [], [], []
+    minibatches = trainer_module.minibatches
+
+    class Watched(cls):
+        def collect(self):
+            rollouts.append(super().collect())
+            return rollouts[-1]
 
     def watched_minibatches(*args):
-        for index in minibatches(*args):
-            drawn.append(index.clone())
-            yield index
+        for minibatch in minibatches(*args):
+            drawn.append(minibatch.obs.clone())
+            yield minibatch
 
-    def state(trainer):
-        parts = {"vector": trainer.optimizer.vector, "generator": trainer.generator.get_state()}
-        for name in ("optimizer", "obs_normalizer", "reward_normalizer", "policy", "critic"):
-            kept = getattr(trainer, name).state_dict()
-            parts |= {f"{name}.{key}": x for key, x in kept.items()}
-        parts |= {name: torch.tensor(getattr(trainer, name)) for name in ("kl_coef", "env_steps")}
-        states.append({name: x.clone() for name, x in parts.items()})
-
-    trainer.collector.collect = watched_collect
+    trainer = Watched(env_id, config)
+    own = trainer.collector.obs.clone()
     trainer_module.minibatches = watched_minibatches
     try:
-        state(trainer)
-        trainer.learn(state)
+        states.append(state_of(trainer))
+        trainer.learn(lambda trainer: states.append(state_of(trainer)))
     finally:
         trainer_module.minibatches = minibatches
+        trainer.close()
     return {
         "states": states,
         "rows": trainer.history.rows,
         "episodes": trainer.history.episodes,
         "drawn": drawn,
+        "own obs": own,
         "rollout": {name: getattr(rollouts[0], name) for name in ("obs", "actions", "rewards")},
     }
 
 
 def exchange():
-    """Each function of ppo_lib.ranks, on numbers that tell the ranks apart."""
-    me = rank()
-    summed = torch.tensor([1.0 + me, 10.0 * me])
-    first = torch.tensor([5.0 + me])
-    two_by_one = torch.tensor([[0.0 + me], [10.0 + me]])
+    """What passes between ranks, on numbers that tell them apart."""
+    trainer = ParallelPPO("CartPole-v1", FEW)
+    me = trainer.rank
     turned = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [6, 7]]]).transpose(0, 1) + 100 * me
+    # One rank has 2 rows of the mean, the other 1, as of a minibatch of 3.
+    rows = torch.tensor([[1.0, 10.0], [2.0, 20.0]]) if me == 0 else torch.tensor([[6.0, 0.0]])
     return {
-        "num_ranks": num_ranks(),
-        "rank": me,
-        "sum": (sum_over_ranks(summed).tolist(), summed.tolist()),
-        "first": (from_first_rank(first).tolist(), first.tolist()),
-        "columns": gather_columns(two_by_one).tolist(),
-        "turned columns": gather_columns(turned).tolist(),
-        "lists": gather_lists([(me, "a")] * (me + 1)),
-        "no lists": gather_lists([]),
+        "ranks": (trainer.rank, trainer.num_ranks),
+        "rows": trainer.gather(torch.tensor([[0.0 + me], [10.0 + me]])).tolist(),
+        "columns": trainer.gather(torch.tensor([[0.0 + me], [10.0 + me]]), dim=1).tolist(),
+        "turned columns": trainer.gather(turned, dim=1).tolist(),
+        "flags": trainer.gather(torch.tensor([me == 0, True])),
+        "mean": trainer.mean(rows).tolist(),
+        "mean of numbers": trainer.mean(rows[:, 0]).item(),
+        "mean of one rank's rows": trainer.mean(rows[:1] if me else rows[:0]).tolist(),
     }
+
+
+def own_networks():
+    """Networks that differ from rank to rank at first: what rank 0 gave is what all have."""
+    generator = torch.Generator().manual_seed(ParallelPPO("CartPole-v1", FEW).rank)
+    policy = CategoricalPolicy(4, 2, (8,), generator)
+    trainer = ParallelPPO("CartPole-v1", FEW, policy=policy)
+    start = state_of(trainer)["vector"]
+    trainer.learn()
+    return {"start": start, "end": state_of(trainer)["vector"]}
+
+
+def frozen():
+    """A layer that is frozen stays as it was, and the others learn."""
+    trainer = ParallelPPO("CartPole-v1", FEW)
+    trainer.policy.net[1].requires_grad_(False)
+    before = [p.detach().clone() for p in trainer.policy.parameters()]
+    trainer.learn()
+    pairs = zip(before, trainer.policy.parameters(), strict=True)
+    return [torch.equal(a, b) for a, b in pairs]
 
 
 def refusal():
     """What is said of three environments for two ranks."""
     try:
-        PPO("CartPole-v1", PPOConfig(num_envs=3))
+        ParallelPPO("CartPole-v1", PPOConfig(num_envs=3))
     except ValueError as error:
         return str(error)
     return "nothing"
 
 
+def saved(folder):
+    """A run that rank 0 has saved, and that both go on with: openings and the agent."""
+    trainer = ParallelPPO("CartPole-v1", dataclasses.replace(BOTH, total_steps=256))
+    trainer.learn(lambda _: True)
+    if trainer.rank == 0:
+        trainer.save(folder / "agent.pt")
+    dist.barrier()
+    loaded = ParallelPPO.load(folder / "agent.pt")
+    opening = loaded.collector.obs.clone()
+    loaded.learn()
+    return {"opening": opening, "vector": state_of(loaded)["vector"], "steps": loaded.env_steps}
+
+
 def interrupted():
     """Ctrl-C in the second of two processes, in the second update: updates until the end."""
-    from ppo_lib.shell.command import _stop_when_interrupted
+    from ppo_lib.shell import command
 
-    def press(trainer):
-        if rank() == 1 and len(trainer.history) == 2:
+    words = ["CartPole-v1", "--total-steps", "1280", "--num-envs", "4", "--num-steps", "32"]
+    updates, update = [], ParallelPPO.update
+
+    def press(self, rollout):
+        updates.append(None)
+        if self.rank == 1 and len(updates) == 2:
             os.kill(os.getpid(), signal.SIGINT)
+        return update(self, rollout)
 
-    trainer = PPO("CartPole-v1", dataclasses.replace(BOTH, total_steps=10 * 128))
-    return len(trainer.learn(press, _stop_when_interrupted()))
+    ParallelPPO.update = press
+    try:
+        command.run([*words, "--minibatch-size", "28", "--vectorization", "sync"])
+    finally:
+        ParallelPPO.update = update
+    return len(updates)
 
 
 def as_one_of_two(me, folder):
@@ -143,8 +189,10 @@ def as_one_of_two(me, folder):
     torch.set_num_threads(1)
     # A file instead of a port: no other process can have taken it.
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=me, world_size=2)
-    found = {name: train(*case) for name, case in CASES.items()}
-    found |= {"functions": exchange(), "refusal": refusal(), "interrupted": interrupted()}
+    os.chdir(folder)
+    found = {name: train(*case, ParallelPPO) for name, case in CASES.items()}
+    found |= {"exchanged": exchange(), "refusal": refusal(), "saved": saved(folder)}
+    found |= {"own networks": own_networks(), "frozen": frozen(), "interrupted": interrupted()}
     torch.save(found, folder / f"{me}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -187,14 +235,18 @@ def one():
 # ------------------------------------------------------------------ one rank
 
 
-def test_a_process_alone_gets_back_what_it_gave():
-    assert (num_ranks(), rank()) == (1, 0)
-    x, items = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [(1, "a")]
-    for function in (sum_over_ranks, from_first_rank, gather_columns):
-        assert function(x) is x
-    assert x.tolist() == [[1, 2], [3, 4]]
-    assert gather_lists(items) is items
-    assert items == [(1, "a")]
+def test_without_ranks_there_is_one_and_nothing_to_exchange():
+    trainer = PPO("CartPole-v1", FEW)
+    assert (trainer.rank, trainer.num_ranks) == (0, 1)
+    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    assert trainer.gather(x) is trainer.gather(x, dim=1) is x
+    assert trainer.mean(x).tolist() == [2, 4]
+    assert trainer.mean(x[:, 0]).item() == 2
+
+
+def test_a_part_of_an_agent_is_refused_where_no_others_were_started():
+    with pytest.raises(ValueError, match=r"^torch\.distributed is not initialised, expected"):
+        ParallelPPO("CartPole-v1", FEW)
 
 
 # ------------------------------------------------------------------ two ranks
@@ -202,17 +254,47 @@ def test_a_process_alone_gets_back_what_it_gave():
 
 def test_two_processes_exchange_their_numbers(two):
     for me in range(2):
-        found = two[me]["functions"]
-        assert (found["num_ranks"], found["rank"]) == (2, me)
-        assert found["sum"] == ([3, 10], [3, 10])
-        assert found["first"] == ([5], [5])
+        found = two[me]["exchanged"]
+        assert found["ranks"] == (me, 2)
+        assert found["rows"] == [[0], [10], [1], [11]]
         assert found["columns"] == [[0, 1], [10, 11]]
         assert found["turned columns"] == [
             [[0, 1], [4, 5], [100, 101], [104, 105]],
             [[2, 3], [6, 7], [102, 103], [106, 107]],
         ]
-        assert found["lists"] == [(0, "a"), (1, "a"), (1, "a")]
-        assert found["no lists"] == []
+        assert found["flags"].dtype == torch.bool
+        assert found["flags"].tolist() == [True, True, False, True]
+        # (1 + 2 + 6) / 3 and (10 + 20 + 0) / 3.
+        assert found["mean"] == [3, 10]
+        assert found["mean of numbers"] == 3
+        assert found["mean of one rank's rows"] == [6, 0]
+
+
+def test_networks_of_ones_own_begin_as_those_of_the_first_rank(two):
+    first, second = (found["own networks"] for found in two)
+    assert torch.equal(first["start"], second["start"])
+    assert torch.equal(first["end"], second["end"])
+    generator = torch.Generator().manual_seed(0)
+    policy = torch.nn.utils.parameters_to_vector(
+        CategoricalPolicy(4, 2, (8,), generator).parameters()
+    )
+    assert torch.equal(first["start"][: len(policy)], policy)
+    assert not torch.equal(first["start"], first["end"])
+
+
+def test_a_frozen_layer_stays_on_every_rank(two):
+    # Weights and biases of three layers, after the normaliser; of these the first are frozen.
+    for found in two:
+        assert found["frozen"] == [True, True, False, False, False, False]
+
+
+def test_a_saved_run_goes_on_in_all_processes_in_episodes_of_their_own(two):
+    first, second = (found["saved"] for found in two)
+    assert first["steps"] == second["steps"] == 256
+    assert torch.equal(first["vector"], second["vector"])
+    seen = {tuple(obs) for found in (first, second) for obs in found["opening"].tolist()}
+    begun = torch.cat([found["clip, CartPole"]["own obs"] for found in two]).tolist()
+    assert len(seen | {tuple(obs) for obs in begun}) == 4 + 4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -227,17 +309,19 @@ def test_both_processes_have_the_same_agent_to_the_bit(name, two):
         for column in a.keys() - {"steps_per_second"}:
             np.testing.assert_array_equal(a[column], b[column], column)
     assert first["episodes"] == second["episodes"]
-    # They are two: each has seen environments of its own.
-    assert not torch.equal(first["rollout"]["obs"], second["rollout"]["obs"])
+    # They are two: each has environments of its own, and both know the rollouts of all.
+    assert not torch.equal(first["own obs"], second["own obs"])
+    assert torch.equal(first["rollout"]["obs"], second["rollout"]["obs"])
+    assert torch.equal(first["rollout"]["obs"][0], torch.cat([first["own obs"], second["own obs"]]))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_begin_with_the_agent_and_the_steps_of_one(name, two, one):
-    both, alone = [found[name] for found in two], one[name]
+    both, alone = two[0][name], one[name]
     for key, x in alone["states"][0].items():
-        assert torch.equal(both[0]["states"][0][key], x), key
+        assert torch.equal(both["states"][0][key], x), key
     for key, x in alone["rollout"].items():
-        seen = torch.cat([found["rollout"][key] for found in both], dim=1)
+        seen = both["rollout"][key]
         # Rows of another batch are rounded in another way: it shows in a Gaussian's actions.
         torch.testing.assert_close(seen, x, rtol=1e-5, atol=1e-6)
         if CASES[name][0] == "CartPole-v1":
@@ -248,7 +332,7 @@ def test_two_processes_begin_with_the_agent_and_the_steps_of_one(name, two, one)
 def test_two_processes_take_the_gradient_steps_of_one(name, two, one):
     config, both, alone = CASES[name][1], two[0][name], one[name]
     for a, b in zip(both["drawn"], alone["drawn"], strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     steps = [row["gradient_steps"] for row in both["rows"]]
     assert steps == [row["gradient_steps"] for row in alone["rows"]]
     whole = config.num_epochs * -(-config.batch_size // config.minibatch_size)
@@ -313,8 +397,11 @@ def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
     assert done.stdout.count("checkpoint: a.pt\n") == 1
     assert done.stdout.count("4,096 steps, ") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
-    trainer = load_checkpoint(tmp_path / "a.pt")
-    assert trainer.env_steps == 4096 == trainer.obs_normalizer.count.item()
+    trainer = PPO.load(tmp_path / "a.pt")
+    # The first observations of 16 environments, and those of each step.
+    assert trainer.env_steps == 4096
+    mask_steps = trainer.policy.net[0].count.item() - 16
+    assert 0.9 * 4096 < mask_steps <= 4096
 
 
 if __name__ == "__main__":

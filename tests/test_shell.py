@@ -18,9 +18,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig
-from ppo_lib.checkpoint import load_checkpoint, save_checkpoint
-from ppo_lib.optimizer import Adam
-from ppo_lib.settings import settings
+from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
 
 #: Two updates of 15 steps.
@@ -33,6 +31,7 @@ SHORT = (
 OTHERS = {
     "total_steps": 31,
     "num_envs": 3,
+    "vectorization": "sync",
     "num_steps": 5,
     "num_epochs": 2,
     "minibatch_size": 7,
@@ -44,7 +43,7 @@ OTHERS = {
     "clip_range": 0.31,
     "anneal_clip_range": True,
     "kl_coef": 0.7,
-    "kl_target": 0.02,
+    "adaptive_kl_target": 0.02,
     "target_kl": 0.5,
     "normalize_advantages": False,
     "normalize_obs": False,
@@ -55,6 +54,7 @@ OTHERS = {
     "max_grad_norm": 0.9,
     "hidden_sizes": (5, 6, 7),
     "seed": 11,
+    "num_threads": 2,
 }
 FIELDS = [field.name for field in dataclasses.fields(PPOConfig)]
 
@@ -117,7 +117,7 @@ def command(monkeypatch, capsys):
 def an_agent(path, env_id="CartPole-v1", **changes):
     config = dataclasses.replace(PPOConfig(), total_steps=512, hidden_sizes=(4,), **changes)
     trainer = PPO(env_id, config)
-    save_checkpoint(trainer, path)
+    trainer.save(path)
     return trainer
 
 
@@ -150,7 +150,7 @@ def test_training_says_where_the_checkpoint_is_and_that_file_evaluates(command, 
         path.relative_to(tmp_path)
     ]
     assert re.fullmatch(r"CartPole-v1-\d{8}-\d{6}\.pt", path.name)
-    trainer = load_checkpoint(path)
+    trainer = PPO.load(path)
     assert (trainer.env_steps, len(trainer.history)) == (255, 17)
     returns = [r for _, r, _ in trainer.history.episodes]
     assert 0 < len(returns) <= 20
@@ -168,7 +168,9 @@ def test_the_trained_agent_is_the_one_that_the_library_trains(command):
     )
     alone = PPO("Pendulum-v1", config)
     alone.learn()
-    assert torch.equal(load_checkpoint("a.pt").optimizer.vector, alone.optimizer.vector)
+    kept = PPO.load("a.pt")
+    for a, b in zip(kept.parameters, alone.parameters, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_an_environment_of_a_namespace_makes_no_folder_of_its_own(command, tmp_path):
@@ -182,8 +184,31 @@ def test_an_environment_of_a_namespace_makes_no_folder_of_its_own(command, tmp_p
     assert path.name.startswith("tests-Shell-v0-")
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
+def test_python_and_the_command_line_have_the_same_defaults(env_id, command, monkeypatch):
+    options = []
+    monkeypatch.setattr(shell, "train", lambda _, given: options.append(given))
+    assert command(env_id)[0] == 0
+    trainer = PPO(env_id)
+    assert options[0].config == trainer.config == settings(env_id)
+    # In threads too: as many as the configuration says while it learns, in both.
+    outside, inside = torch.get_num_threads(), []
+    torch.set_num_threads(outside + 1)
+    trainer.learn(lambda _: inside.append(torch.get_num_threads()) or True)
+    assert inside == [trainer.config.num_threads] == [1]
+    assert torch.get_num_threads() == outside + 1
+
+
+def test_threads_are_put_back_when_learning_fails():
+    torch.set_num_threads(3)
+    trainer = PPO("CartPole-v1", dataclasses.replace(settings("CartPole-v1"), num_threads=2))
+    with pytest.raises(KeyError, match="stop with 2"), trainer:
+        trainer.learn(lambda _: {}[f"stop with {torch.get_num_threads()}"])
+    assert torch.get_num_threads() == 3
+
+
 def test_every_option_arrives(command):
-    assert [*OTHERS, "device"] == FIELDS
+    assert sorted([*OTHERS, "device"]) == sorted(FIELDS)
     defaults = settings("CartPole-v1")
     assert [name for name in OTHERS if OTHERS[name] == getattr(defaults, name)] == []
     words = [word for name, value in OTHERS.items() for word in option(name, value)]
@@ -191,7 +216,7 @@ def test_every_option_arrives(command):
     status, out, _ = command("CartPole-v1", *words, "--device", "cpu", "--checkpoint", path)
     assert status == 0
     assert out.endswith(f"\ncheckpoint: {path}\n")
-    assert load_checkpoint(path).config == PPOConfig(**OTHERS)
+    assert PPO.load(path).config == PPOConfig(**OTHERS)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
@@ -199,12 +224,12 @@ def test_what_is_not_given_is_what_suits_the_environment(env_id, command):
     steps = settings(env_id).batch_size
     command(env_id, "--total-steps", steps, "--checkpoint", "a.pt")
     expected = dataclasses.replace(settings(env_id), total_steps=steps)
-    assert load_checkpoint("a.pt").config == expected
+    assert PPO.load("a.pt").config == expected
 
 
 def test_a_checkpoint_is_kept_now_and_then(command, monkeypatch):
     kept = []
-    monkeypatch.setattr(shell, "save_checkpoint", lambda trainer, _: kept.append(trainer.env_steps))
+    monkeypatch.setattr(PPO, "save", lambda trainer, _: kept.append(trainer.env_steps))
     command("CartPole-v1", *SHORT)
     assert kept == [30]
     monkeypatch.setattr(shell, "SAVE_EVERY", 0.0)
@@ -214,19 +239,22 @@ def test_a_checkpoint_is_kept_now_and_then(command, monkeypatch):
 
 
 def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeypatch):
-    steps, step = [], Adam.step
+    before, gradient = [], PPO.gradient
 
-    def fails_in_the_second_update(self, gradient, **numbers):
-        steps.append(self.vector.clone())
-        spoilt = gradient * math.nan if len(steps) == 5 else gradient
-        return step(self, spoilt, **numbers)
+    def fails_in_the_second_update(trainer, minibatch):
+        step = gradient(trainer, minibatch)
+        before.append([p.detach().clone() for p in trainer.parameters])
+        if len(before) == 5:
+            trainer.parameters[0].grad.fill_(math.nan)
+        return step
 
-    monkeypatch.setattr(Adam, "step", fails_in_the_second_update)
+    monkeypatch.setattr(PPO, "gradient", fails_in_the_second_update)
     status, _, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
-    assert (status, err.splitlines()[-1][:30]) == (2, "error: gradient has length nan")
-    trainer = load_checkpoint("a.pt")
+    assert (status, err.splitlines()[-1][:34]) == (2, "error: the gradient has length nan")
+    trainer = PPO.load("a.pt")
     assert trainer.env_steps == 15
-    assert torch.equal(trainer.optimizer.vector, steps[-1])
+    for a, b in zip(trainer.parameters, before[-1], strict=True):
+        assert torch.equal(a, b)
 
 
 def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
@@ -252,7 +280,7 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
         process.kill()
         process.wait()
     assert (process.returncode, err) == (0, "")
-    trainer = load_checkpoint("a.pt")
+    trainer = PPO.load("a.pt")
     assert 0 < trainer.env_steps < 100_000_000
     assert trainer.env_steps == settings("CartPole-v1").batch_size * len(trainer.history)
     assert out.startswith(f"{trainer.env_steps:,} steps, ")
@@ -343,8 +371,8 @@ def test_actions_can_be_drawn_instead(command):
 
 
 def test_evaluation_uses_the_arguments_of_the_environment(command):
-    trainer = PPO("Pendulum-v1", PPOConfig(total_steps=512), g=0.0)
-    save_checkpoint(trainer, "a.pt")
+    trainer = PPO("Pendulum-v1", PPOConfig(total_steps=512), env_kwargs={"g": 0.0})
+    trainer.save("a.pt")
     _, out, _ = command("evaluate", "a.pt", "--episodes", 1, "--seed", 3)
     env, total, over = gym.make("Pendulum-v1", g=0.0), 0.0, False
     obs, _ = env.reset(seed=3)
@@ -406,7 +434,7 @@ REFUSED = {
     ),
     "a folder": (["CartPole-v1", "--checkpoint", "."], "error: checkpoint is ., which is there"),
     "no file": (["evaluate", "b.pt"], "error: path is b.pt, where no file is; expected a check"),
-    "another file": (["evaluate", "text"], "error: path is text, expected a file of save_check"),
+    "another file": (["evaluate", "text"], "error: path is text, expected a file of PPO.save"),
     "no episode": (["evaluate", "a.pt", "--episodes", "0"], "error: num_episodes is 0, expected"),
     "a seed": (["evaluate", "a.pt", "--seed", "-1"], "error: Seed must be greater or equal to z"),
     "a suffix": (

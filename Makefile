@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder control bench lint pages peers clean
+.PHONY: help book test lab execute ladder control bench ablation lint pages peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
+	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
 	@echo "make peers     compute the advantages of other libraries again, for the tests"
@@ -66,6 +67,9 @@ control: $(CONTROL_INSTALLED)
 
 bench: $(INSTALLED) $(PEERS)/.installed
 	$(BIN)/python bench/run.py
+
+ablation: $(INSTALLED)
+	$(BIN)/python -m bench.ablation
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ Usage: ``make bench``, or ``python bench/run.py`` once ``.venv-peers`` holds wha
   Stable-Baselines3 at ours as well;
 - ``common``: the speed of the whole training loop at one setting for all;
 - ``pendulum``: Pendulum-v1, 200,000 steps, where a library documents settings for it;
-- ``cold``: a whole process that imports the library, builds the trainer and does one rollout.
+- ``cold``: a whole process that imports the library, builds the trainer and does one update of the
+  common setting, 256 steps and 20 gradient steps; the imports alone are told apart.
 
 Every run is stored, and what failed is stored with its error; the file is written after each
 run.  A new measurement replaces the file.
@@ -44,9 +45,10 @@ class Peer:
 
 PEERS = {
     "ppo_lib": Peer("ours", ("cartpole", "common", "pendulum", "cold")),
+    "ppo_lib-array": Peer("ours", ("common",)),
     "sb3-zoo": Peer("sb3", ("cartpole", "common", "pendulum", "cold")),
     "sb3-ours": Peer("sb3", ("cartpole",)),
-    "sb3": Peer("sb3", ("cartpole", "cold")),
+    "sb3": Peer("sb3", ("cartpole",)),
     "sbx": Peer("sbx", ("cartpole", "common", "cold")),
     "tianshou": Peer("tianshou", ("cartpole", "common", "cold")),
     "torchrl": Peer("torchrl", ("cartpole", "common", "cold")),
@@ -62,7 +64,7 @@ SHOWN = {
     },
     "common": {"steps_per_second": ",.0f"},
     "pendulum": {"mean_return": ".0f", "steps_per_second": ",.0f"},
-    "cold": {"wall_seconds": ".2f", "env_steps": ",.0f"},
+    "cold": {"wall_seconds": ".2f", "import_seconds": ".2f"},
 }
 LIBRARIES = (
     "torch",
@@ -128,7 +130,7 @@ def run(task: str, seed: int, peer: str) -> dict[str, Any]:
         process = subprocess.run(
             command,
             cwd=ROOT,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD | {"BENCH_STARTED": str(time.time())},
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -163,13 +165,13 @@ def show_run(row: dict[str, Any]) -> str:
         seen = f"FAILED: {row['error'].splitlines()[-1]}"
     else:
         seen = "  ".join(f"{key} {show(row[key], f)}" for key, f in SHOWN[row["task"]].items())
-    return f"{row['task']:9} seed {row['seed']}  {row['peer']:9} {seen}"
+    return f"{row['task']:9} seed {row['seed']}  {row['peer']:13} {seen}"
 
 
 def table(rows: list[dict[str, Any]], task: str) -> Iterator[str]:
     """Medians and ranges of one task; what was not reached counts as infinite."""
     yield f"\n{task}: median (least to greatest)"
-    yield "  ".join([f"{'':9}", *(f"{key:>28}" for key in SHOWN[task]), "runs"])
+    yield "  ".join([f"{'':13}", *(f"{key:>28}" for key in SHOWN[task]), "runs"])
     for peer in dict.fromkeys(row["peer"] for row in rows if row["task"] == task):
         mine = [row for row in rows if (row["task"], row["peer"]) == (task, peer)]
         good = [row for row in mine if "error" not in row]
@@ -178,7 +180,7 @@ def table(rows: list[dict[str, Any]], task: str) -> Iterator[str]:
             values = [math.inf if row[key] is None else row[key] for row in good] or [math.inf]
             middle, *ends = (show(f(values), form) for f in (median, min, max))
             cells.append(f"{f'{middle} ({ends[0]} to {ends[1]})':>28}")
-        yield "  ".join([f"{peer:9}", *cells, f"{len(good)} of {len(mine)}"])
+        yield "  ".join([f"{peer:13}", *cells, f"{len(good)} of {len(mine)}"])
 
 
 def main() -> None:

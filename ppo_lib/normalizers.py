@@ -1,14 +1,9 @@
 """Running scales of observations and rewards."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from ppo_lib.validate import in_unit_interval, require
-
-if TYPE_CHECKING:
-    from ppo_lib.rollout import Rollout
 
 
 class RunningMoments(nn.Module):
@@ -115,13 +110,21 @@ class RewardNormalizer(RunningMoments):
         self.gamma = gamma
         self.register_buffer("sums", torch.zeros(num_envs), persistent=False)
 
-    def forward(self, rollout: "Rollout") -> Tensor:
-        """Count a rollout in, and scale its rewards, ``[T, N]``."""
-        sums, ended = [], rollout.terminated | rollout.truncated
-        for rewards, ends in zip(rollout.rewards, ended, strict=True):
-            self.sums = rewards + self.gamma * self.sums
+    def forward(self, rewards: Tensor, ended: Tensor, mask: Tensor) -> Tensor:
+        """Count a rollout's rewards in, and scale them.
+
+        Args:
+            rewards: ``[T, N]``.
+            ended: ``[T, N]`` bool, True at the last step of an episode.
+            mask: ``[T, N]`` bool, False where an environment has reset itself instead of a step.
+
+        Returns:
+            ``[T, N]``.
+        """
+        sums = []
+        for paid, ends in zip(rewards, ended, strict=True):
+            self.sums = paid + self.gamma * self.sums
             sums.append(self.sums)
             self.sums = self.sums.masked_fill(ends, 0.0)
-        # Not the rows in which an environment has reset itself.
-        self.update(torch.stack(sums)[rollout.mask].unsqueeze(-1))
-        return (rollout.rewards / (self.var + 1e-8).sqrt().float()).clamp(-10.0, 10.0)
+        self.update(torch.stack(sums)[mask].unsqueeze(-1))
+        return (rewards / (self.var + 1e-8).sqrt().float()).clamp(-10.0, 10.0)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,6 +16,7 @@ from ppo_lib.checkpoint import (
     changed_config,
     describe_spaces,
     env_of,
+    load_weights,
     name_env,
     read_checkpoint,
     write_checkpoint,
@@ -106,6 +107,8 @@ class PPO:
     ) -> None:
         if config is None:
             config = settings(env) if isinstance(env, str) else PPOConfig()
+            if wrappers:  # which nothing can put round an environment over arrays
+                config = replace(config, vectorization="sync")
         self.config = c = config
         self.env_name = name_env(env, env_kwargs, wrappers)
         require(
@@ -139,7 +142,13 @@ class PPO:
             )
             policy, critic = policy or made[0], critic or made[1]
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for normalizer in self._obs_normalizers():
+        normalizers = self._obs_normalizers()
+        require(
+            bool(normalizers) or not c.normalize_obs,
+            "normalize_obs is True, expected False with networks of your own that hold no "
+            "ppo_lib.normalizers.ObsNormalizer",
+        )
+        for normalizer in normalizers:
             normalizer.start(self.gather(self.collector.obs).to(c.device))
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:
@@ -200,8 +209,11 @@ class PPO:
         with torch.no_grad():
             values = self.critic(rollout.obs.to(c.device)).cpu()
             next_values = self.critic(rollout.next_obs.to(c.device)).cpu()
+        rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
+        if self.reward_normalizer is not None:
+            rewards = self.reward_normalizer(rewards, ended, rollout.mask)
         advantages, returns = gae(
-            self.reward_normalizer(rollout) if self.reward_normalizer else rollout.rewards,
+            rewards,
             values,
             next_values,
             rollout.terminated,
@@ -433,6 +445,8 @@ class PPO:
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
         )
+        for name in ("policy", "critic"):
+            load_weights(getattr(trainer, name), state[name], path, name)
         trainer.load_state_dict(state)
         return trainer
 

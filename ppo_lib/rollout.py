@@ -212,12 +212,11 @@ def check_envs(envs: VectorEnv) -> None:
         "what a step led to must be seen before a reset",
     )
     obs, action = envs.single_observation_space, envs.single_action_space
+    numbered = isinstance(obs, gym.spaces.Discrete) and obs.start == 0
     require(
-        (isinstance(obs, gym.spaces.Box) and len(obs.shape) > 0)
-        or (isinstance(obs, gym.spaces.Discrete) and obs.start == 0),
+        numbered or (isinstance(obs, gym.spaces.Box) and len(obs.shape) > 0),
         f"observation_space is {obs}, expected a Box of at least one dimension or a Discrete "
-        "from 0; "
-        "gymnasium.wrappers.FlattenObservation makes a Box of most others",
+        "from 0; gymnasium.wrappers.FlattenObservation makes a Box of most others",
     )
     real = isinstance(action, gym.spaces.Box) and len(action.shape) == 1
     require(

@@ -14,7 +14,8 @@ import torch
 from gymnasium.spaces import Box
 from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
 
-from ppo_lib import PPO, PPOConfig, evaluate
+from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy
+from ppo_lib.distributions import Categorical
 
 SMALL = PPOConfig(
     total_steps=64, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -53,6 +54,19 @@ class OneStep(gym.Env):
 
 class Own(gym.Wrapper):
     """A wrapper of one's own: nothing in gymnasium has its name."""
+
+
+class Two(Policy):
+    """A policy of one's own: one layer without a bias."""
+
+    dist = Categorical
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2, bias=False)
+
+    def forward(self, obs):
+        return self.layer(obs)
 
 
 class Trace:
@@ -171,6 +185,39 @@ def test_folders_on_the_way_are_made_and_nothing_else_is_left_there(tmp_path):
     PPO("CartPole-v1", SMALL).save(str(path))
     assert [p.name for p in path.parent.iterdir()] == ["agent.pt"]
     assert PPO.load(str(path)).env_steps == 0
+
+
+# ------------------------------------------------------------------ policies
+
+
+def test_a_policy_acts_alone(tmp_path):
+    for env_id, config in (("CartPole-v1", NORMALIZED), ("Pendulum-v1", KL)):
+        trainer = learned(config, env_id)
+        trainer.save(tmp_path / "agent.pt")
+        policy = load_policy(tmp_path / "agent.pt")
+        assert_same_numbers(policy.state_dict(), trainer.policy.state_dict())
+        seen = evaluate(policy, env_id, num_episodes=3, seed=5)
+        assert torch.equal(seen, evaluate(trainer.policy, env_id, num_episodes=3, seed=5))
+
+
+def test_networks_of_ones_own_are_saved_and_take_the_files_weights(tmp_path):
+    torch.manual_seed(0)
+    critic = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(-2))
+    trainer = PPO("CartPole-v1", SMALL, policy=Two(), critic=critic)
+    before = [p.clone() for p in trainer.parameters]
+    trainer.learn()
+    assert len(before) == 3
+    assert not any(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    trainer.save(tmp_path / "agent.pt")
+    again = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(-2))
+    loaded = PPO.load(tmp_path / "agent.pt", policy=Two(), critic=again, total_steps=96)
+    assert_same_numbers(numbers(loaded), numbers(trainer))
+    assert len(loaded.learn()) == 3
+    policy = load_policy(tmp_path / "agent.pt", Two())
+    assert torch.equal(policy.layer.weight, trainer.policy.layer.weight)
+    for load in (load_policy, PPO.load):
+        with pytest.raises(ValueError, match=r"^policy has other weights than .*agent.pt"):
+            load(tmp_path / "agent.pt")
 
 
 # ------------------------------------------------------------------ training goes on

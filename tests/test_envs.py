@@ -112,3 +112,46 @@ def test_a_step_after_the_end_is_refused():
         pass
     with pytest.raises(ValueError, match=r"^state is .*over: call reset"):
         env.step(1)
+
+
+# ------------------------------------------------------------------ vectors
+
+
+@pytest.mark.parametrize(
+    ("env", "more", "message"),
+    [
+        ("Acrobot-v1", {"vectorization": "array"}, "vectorization is 'array', expected 'sync' or"),
+        (lambda: gym.make("CartPole-v1"), {"vectorization": "array"}, "vectorization is 'array'"),
+        (
+            "CartPole-v1",
+            {"vectorization": "array", "wrappers": [gym.wrappers.FlattenObservation]},
+            "vectorization is 'array', .* with 1 wrappers",
+        ),
+        ("CartPole-v1", {"vectorization": "fast"}, "vectorization is 'fast', expected 'sync', 'a"),
+        (lambda: gym.make("CartPole-v1"), {"env_kwargs": {"g": 1}}, "env_kwargs is {'g': 1}, exp"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(env, more, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_envs(env, 2, **more)
+
+
+def test_wrappers_are_put_on_from_the_inside_out_with_their_arguments():
+    limit = (gym.wrappers.TimeLimit, {"max_episode_steps": 3})
+    envs = make_envs("Pendulum-v1", 2, wrappers=[limit, gym.wrappers.FlattenObservation])
+    assert isinstance(envs.envs[1], gym.wrappers.FlattenObservation)
+    assert isinstance(envs.envs[1].env, gym.wrappers.TimeLimit)
+    envs.reset(seed=0)
+    ends = [envs.step(np.zeros((2, 1), np.float32))[3].tolist() for _ in range(3)]
+    assert ends == [[False] * 2, [False] * 2, [True] * 2]
+
+
+def test_in_processes_the_same_is_seen():
+    seen = []
+    for vectorization in ("sync", "async"):
+        envs = make_envs("CartPole-v1", 2, vectorization=vectorization)
+        obs = [envs.reset(seed=3)[0].copy()]
+        obs += [envs.step(np.array([0, 1]))[0].copy() for _ in range(3)]
+        seen.append(np.stack(obs))
+        envs.close()
+    assert np.array_equal(*seen)

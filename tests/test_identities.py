@@ -310,7 +310,31 @@ def test_one_gradient_step_is_taken_however_large_the_divergence():
     assert not torch.equal(vector(trainer), start)
 
 
-def test_the_clip_range_falls_linearly_or_stays(monkeypatch):
+def test_history_holds_the_means_over_the_rows_of_all_minibatches():
+    # 32 rows in minibatches of 12, 12 and 8: a mean over minibatches would be another number.
+    trainer = make(minibatch_size=12, num_epochs=1, ent_coef=0.1, vf_coef=0.7)
+    row = trainer.learn(lambda _: True).rows[0]
+    seen = list(zip(trainer.minibatches, trainer.networks, trainer.gradients, strict=True))
+    assert [len(batch.obs) for batch, _, _ in seen] == [12, 12, 8]
+    sums = dict.fromkeys(("policy_loss", "value_loss", "entropy", "approx_kl"), 0.0)
+    for batch, (policy, critic), _ in seen:
+        pi, rho = of_batch(policy, batch), ratios((policy, critic), batch)
+        A, n = batch.advantages.double(), len(batch.obs)
+        gain = torch.minimum(rho * A, rho.clip(0.8, 1.2) * A)
+        errors = (critic(batch.obs.double()) - batch.returns) ** 2
+        sums["policy_loss"] -= gain.mean().item() * n
+        sums["value_loss"] += errors.mean().item() / 2 * n
+        sums["entropy"] += pi.entropy().mean().item() * n
+        sums["approx_kl"] += (rho - 1 - rho.log()).mean().item() * n
+    for name, total in sums.items():
+        assert row[name] == pytest.approx(total / 32, rel=1e-4, abs=1e-6), name
+    norms = [gradient.norm().item() for _, _, gradient in seen]
+    assert row["grad_norm"] == pytest.approx(sum(norms) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("total_steps", [96, 100, 127])
+def test_learning_rate_and_clip_range_fall_linearly_or_stay(total_steps, monkeypatch):
+    # What is left of the updates counts, whatever rest of steps does not make one.
     given, loss = [], ppo_lib.ppo.clipped_surrogate_loss
 
     def spy(*arguments, clip_range):
@@ -318,13 +342,18 @@ def test_the_clip_range_falls_linearly_or_stays(monkeypatch):
         return loss(*arguments, clip_range=clip_range)
 
     monkeypatch.setattr(ppo_lib.ppo, "clipped_surrogate_loss", spy)
-    falls, stays = make(anneal_clip_range=True, clip_range=0.3), make(clip_range=0.3)
+    more = {"clip_range": 0.3, "learning_rate": 3e-3, "total_steps": total_steps}
+    falls = make(anneal_clip_range=True, **more)
+    stays = make(anneal_learning_rate=False, **more)
+    rates = []
     for trainer in (falls, stays):
-        trainer.learn()
+        trainer.learn(lambda t: rates.append(t.optimizer.param_groups[0]["lr"]))
     assert falls.history["clip_range"].tolist() == pytest.approx([0.3, 0.2, 0.1])
+    assert falls.history["learning_rate"].tolist() == pytest.approx([3e-3, 2e-3, 1e-3])
     assert stays.history["clip_range"].tolist() == [0.3] * 3
-    # And it is what the loss is given, in two gradient steps an update.
+    # And it is what the loss and Adam are given, in two gradient steps an update.
     assert given == pytest.approx([0.3, 0.3, 0.2, 0.2, 0.1, 0.1] + [0.3] * 6)
+    assert rates == pytest.approx([3e-3, 2e-3, 1e-3] + [3e-3] * 3)
 
 
 def test_beta_is_adapted_once_an_update(monkeypatch):

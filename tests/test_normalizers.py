@@ -1,6 +1,7 @@
 """Normalisers: moments against numpy over all rows at once, scales against loops over episodes."""
 
 import dataclasses
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from ppo_lib import PPO, PPOConfig, evaluate
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer, RunningMoments
 from ppo_lib.returns import gae
-from ppo_lib.rollout import Rollout
 
 SMALL = PPOConfig(
     total_steps=96,
@@ -305,11 +305,21 @@ def test_an_experienced_normaliser_that_is_handed_over_keeps_its_scale():
 # ------------------------------------------------------------------ rewards
 
 
+class Paid(NamedTuple):
+    """What of a rollout a normaliser looks at."""
+
+    rewards: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    mask: torch.Tensor
+
+
 def paid(rewards, terminated, truncated):
-    fields = dict.fromkeys(Rollout._fields, torch.zeros(0))
-    given = {"rewards": rewards, "terminated": terminated, "truncated": truncated}
-    given["mask"] = torch.ones_like(terminated)
-    return Rollout(**fields | given)
+    return Paid(rewards, terminated, truncated, torch.ones_like(terminated))
+
+
+def scale(normalizer, rollout):
+    return normalizer(rollout.rewards, rollout.terminated | rollout.truncated, rollout.mask)
 
 
 def forward_sums(rewards, ended, gamma):
@@ -351,7 +361,7 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(gamma):
     sums = forward_sums(rewards, ended, gamma)
     normalizer = RewardNormalizer(4, gamma=gamma)
     for i, rollout in enumerate(rollouts):
-        scaled = normalizer(rollout)
+        scaled = scale(normalizer, rollout)
         deviation = sums[: 6 * (i + 1)].std()
         assert scaled.dtype == torch.float32
         expected = (rollout.rewards / deviation).clip(-10, 10)
@@ -366,19 +376,19 @@ def test_sums_begin_anew_after_an_end_and_go_on_over_a_rollouts_edge():
     last = torch.tensor([[False, False], [True, False]])
     for ends in ((last, no), (no, last), (last, last)):
         normalizer = RewardNormalizer(2, gamma=0.5)
-        normalizer(paid(ones, *ends))
+        scale(normalizer, paid(ones, *ends))
         assert normalizer.mean.item() == pytest.approx((1 + 1.5 + 1 + 1.5) / 4)
-        normalizer(paid(ones, no, no))
+        scale(normalizer, paid(ones, no, no))
         after_an_end, going_on = 1 + 1.5, 1.75 + 1.875
         assert normalizer.mean.item() == pytest.approx((5 + after_an_end + going_on) / 8)
 
 
 def test_rewards_are_scaled_but_not_shifted():
     (rollout, _) = two_rollouts(offset=0.0)
-    scaled = RewardNormalizer(4, gamma=0.9)(rollout)
+    scaled = scale(RewardNormalizer(4, gamma=0.9), rollout)
     assert torch.equal(scaled.sign(), rollout.rewards.sign())
     nothing = paid(torch.zeros(6, 4), rollout.terminated, rollout.truncated)
-    assert RewardNormalizer(4, gamma=0.9)(nothing).tolist() == torch.zeros(6, 4).tolist()
+    assert scale(RewardNormalizer(4, gamma=0.9), nothing).tolist() == torch.zeros(6, 4).tolist()
 
 
 @pytest.mark.parametrize("gamma", [-0.01, 1.01, float("nan")])
@@ -417,7 +427,7 @@ def test_rewards_without_spread_are_bounded():
     ends = torch.ones(6, 4, dtype=torch.bool)
     normalizer = RewardNormalizer(4, gamma=0.9)
     for sign in (1, -1):
-        scaled = normalizer(paid(sign * torch.ones(6, 4), ends, torch.zeros_like(ends)))
+        scaled = scale(normalizer, paid(sign * torch.ones(6, 4), ends, torch.zeros_like(ends)))
         assert scaled.abs().max() <= 10
         assert scaled.sign().unique().tolist() == [sign]
 
@@ -437,7 +447,7 @@ def test_a_row_in_which_an_environment_resets_itself_is_not_counted():
     rollout = paid(torch.tensor([[1.0], [1.0], [0.0], [1.0]]), ends, torch.zeros_like(ends))
     rollout = rollout._replace(mask=torch.tensor([[True], [True], [False], [True]]))
     normalizer = RewardNormalizer(1, gamma=0.5)
-    normalizer(rollout)
+    scale(normalizer, rollout)
     # The sums are 1 and 1.5, and 1 in the next episode.
     assert normalizer.count.item() == 3
     assert normalizer.mean.item() == pytest.approx(3.5 / 3)

@@ -8,6 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
+from ppo_lib.envs import make_envs
 from ppo_lib.evaluate import evaluate
 from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, TabularPolicy
 from ppo_lib.rollout import Collector, env_actions, obs_tensor, play_episodes
@@ -221,6 +222,64 @@ def test_a_tabular_policy_is_collected_in_an_environment_of_numbered_states():
     assert rollout.next_obs[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2]
 
 
+# ------------------------------------------------------------------ resets
+
+
+def test_environments_that_reset_at_the_next_step_take_no_step_in_it():
+    envs = SyncVectorEnv([Counter, lambda: TimeLimit(Counter(), 3)])
+    collector = Collector(envs, seed=0)
+    first, second = (collector.collect(policy(), n, generator()) for n in (6, 5))
+    assert [len(env.unwrapped.given) for env in envs.envs] == [10, 9]
+    # Ends at step 5, or is cut at step 3; then comes a row in which nothing is stepped.
+    assert first.mask.T.tolist() == [[True] * 5 + [False], [True] * 3 + [False] + [True] * 2]
+    assert second.mask.T.tolist() == [[True] * 5, [True, False, True, True, True]]
+    assert first.next_obs[..., 0].T.tolist() == [[1, 2, 3, 4, 5, 0], [1, 2, 3, 0, 1, 2]]
+    assert first.obs[..., 0].T.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 0, 1]]
+    assert first.terminated.T.nonzero().tolist() == [[0, 4]]
+    assert first.truncated.T.nonzero().tolist() == [[1, 2]]
+    assert first.episode_returns.tolist() == [60, 150]
+    assert first.episode_lengths.tolist() == [3, 5]
+    assert second.episode_returns.tolist() == [60, 150, 60]
+    assert second.episode_lengths.tolist() == [3, 5, 3]
+
+
+def test_cartpole_over_arrays_ends_where_single_cartpoles_end():
+    envs = make_envs("CartPole-v1", 4, vectorization="array", env_kwargs={"max_episode_steps": 30})
+    actor = CategoricalPolicy(4, 2, (4,), generator())
+    rollout = Collector(envs, seed=0).collect(actor, 120, generator())
+    died, cut = rollout.terminated, rollout.truncated
+    assert died.any()
+    assert cut.any()
+    lengths = []
+    for n in range(4):
+        single = None
+        for t in range(120):
+            obs, next_obs = rollout.obs[t, n].numpy(), rollout.next_obs[t, n].numpy()
+            if not rollout.mask[t, n]:
+                # The step after an end, and nothing else: from the last state to a first one.
+                assert died[t - 1, n] or cut[t - 1, n]
+                assert np.abs(next_obs).max() <= 0.05
+                assert not (died[t, n])
+                assert not (cut[t, n])
+                assert not (rollout.rewards[t, n])
+                single = None
+                continue
+            if single is None:
+                single, steps = gym.make("CartPole-v1").unwrapped, 0
+                single.reset()
+                single.state = obs.astype(np.float64)
+            seen, reward, terminated, _, _ = single.step(int(rollout.actions[t, n]))
+            steps += 1
+            np.testing.assert_allclose(seen, next_obs, atol=1e-5)
+            assert reward == rollout.rewards[t, n] == 1
+            assert terminated == died[t, n]
+            assert (steps == 30) == cut[t, n]
+            if terminated or steps == 30:
+                lengths.append(steps)
+    assert sorted(lengths) == sorted(rollout.episode_lengths.tolist())
+    assert rollout.episode_returns.tolist() == rollout.episode_lengths.tolist()
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -364,3 +423,11 @@ def test_an_evaluation_of_no_episodes_is_refused(num_episodes):
     message = f"num_episodes is {num_episodes}, expected at least 1"
     with pytest.raises(ValueError, match=message):
         evaluate(policy(), "tests/Counter-v0", num_episodes=num_episodes, seed=0)
+
+
+def test_no_step_is_taken_in_an_episode_that_is_over():
+    counters = [Counter(end) for end in (2, 7, 1, 5)]
+    evaluated = iter(counters)
+    found = evaluate(policy(), lambda: next(evaluated), num_episodes=4, seed=0)
+    assert found.tolist() == [30, 280, 10, 150]
+    assert [len(counter.given) for counter in counters] == [2, 7, 1, 5]

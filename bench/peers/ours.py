@@ -1,9 +1,9 @@
-"""ppo_lib; its own settings are those of `ppo_lib.settings`, which other seeds have chosen."""
+"""ppo_lib; its own settings are those of `ppo_lib.settings`, which other seeds have chosen.
+
+``ppo_lib-array`` is the common setting once more, with gymnasium's own CartPole over arrays.
+"""
 
 from dataclasses import replace
-
-import numpy as np
-import torch
 
 from bench.measure import Measurement, main
 from ppo_lib import PPO, PPOConfig, settings
@@ -20,19 +20,18 @@ COMMON = PPOConfig(
 )
 
 
-def train(measurement: Measurement, _peer: str, seed: int) -> None:
+def train(measurement: Measurement, peer: str, seed: int) -> None:
     """Train until the measurement says to stop."""
     task = measurement.task
-    config = COMMON if task.name == "common" else settings(task.env_id)
+    config = COMMON if task.common else settings(task.env_id)
+    if peer == "ppo_lib-array":
+        config = replace(config, vectorization="array")
     if task.name == "pendulum":
         config = replace(config, total_steps=200_704)  # the whole updates that hold 200,000
     trainer = PPO(task.env_id, replace(config, seed=seed))
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        return trainer.policy.dist.mode(trainer.policy(torch.as_tensor(obs))).numpy()
-
     measurement.start()
-    trainer.learn(lambda trainer: measurement.after_update(trainer.env_steps, act))
+    trainer.learn(lambda trainer: measurement.after_update(trainer.env_steps, trainer.policy.act))
 
 
 if __name__ == "__main__":

@@ -49,12 +49,11 @@ ZOO_CARTPOLE_RUN = (ZOO_CARTPOLE_ENVS, ZOO_CARTPOLE, ZOO_CARTPOLE_STEPS)
 # number of environments, settings, steps on which the schedules are laid
 RUNS = {
     ("sb3-zoo", "cartpole"): ZOO_CARTPOLE_RUN,
-    ("sb3-zoo", "cold"): ZOO_CARTPOLE_RUN,
+    ("sb3-zoo", "cold"): (ZOO_CARTPOLE_ENVS, COMMON, NO_LIMIT),
     ("sb3-zoo", "common"): (ZOO_CARTPOLE_ENVS, COMMON, NO_LIMIT),
     ("sb3-zoo", "pendulum"): (4, ZOO_PENDULUM, NO_LIMIT),
     ("sb3", "cartpole"): (1, {}, NO_LIMIT),
     ("sb3-ours", "cartpole"): (OURS.num_envs, AS_OURS, OURS.total_steps),
-    ("sb3", "cold"): (1, {}, NO_LIMIT),
 }
 
 

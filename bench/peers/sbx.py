@@ -22,7 +22,7 @@ from bench.stable_baselines import (
 
 def train(measurement: Measurement, _peer: str, seed: int) -> None:
     """Train until the measurement says to stop."""
-    common = measurement.task.name == "common"
+    common = measurement.task.common
     envs = make_vec_env(measurement.task.env_id, ZOO_CARTPOLE_ENVS, seed=seed)
     model = PPO("MlpPolicy", envs, seed=seed, **(COMMON if common else ZOO_CARTPOLE))
     learn(model, NO_LIMIT if common else ZOO_CARTPOLE_STEPS, measurement)

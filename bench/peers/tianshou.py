@@ -58,7 +58,7 @@ def make_algorithm(env: gym.Env, common: bool) -> PPO:
 
 def train(measurement: Measurement, _peer: str, seed: int) -> None:
     """Train until the measurement says to stop."""
-    common = measurement.task.name == "common"
+    common = measurement.task.common
     num_envs, rollout = (COMMON_ENVS, COMMON_ROLLOUT) if common else (OWN_ENVS, OWN_ROLLOUT)
     np.random.seed(seed)  # noqa: NPY002  (Tianshou shuffles minibatches with the global generator)
     torch.manual_seed(seed)

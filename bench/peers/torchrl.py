@@ -136,7 +136,7 @@ class Updater:
 
 def train(measurement: Measurement, _peer: str, seed: int) -> None:
     """Train until the measurement says to stop."""
-    settings = COMMON if measurement.task.name == "common" else OWN
+    settings = COMMON if measurement.task.common else OWN
     torch.manual_seed(seed)
     env = make_env(measurement.task.env_id, settings.num_envs)
     env.set_seed(seed)

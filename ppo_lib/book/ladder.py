@@ -47,9 +47,9 @@ from ppo_lib.validate import require
 LEARNING_RATES = {
     "return": 2e-3,
     "reward_to_go": 8e-3,
-    "baseline": 3.2e-2,
+    "baseline": 8e-3,
     "one_step": 2e-3,
-    "gae": 2e-3,
+    "gae": 8e-3,
     "reuse": 5e-4,
     "kl": 8e-3,
     "clip": 8e-3,

@@ -122,6 +122,8 @@ class PPO:
                 env.num_envs == self.num_own_envs,
                 f"env has {env.num_envs} copies, expected num_envs = {self.num_own_envs}",
             )
+            for name, given in {"env_kwargs": env_kwargs, "wrappers": wrappers}.items():
+                require(not given, f"{name} is {given}, expected none with a vector environment")
             self.envs = env
         else:
             more = {"env_kwargs": env_kwargs, "wrappers": wrappers}

@@ -1,0 +1,421 @@
+"""The front door: environments and networks of one's own, and a policy that acts alone."""
+
+import dataclasses
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+from torch import nn
+
+from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, settings
+from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, TabularPolicy
+
+SMALL = PPOConfig(
+    total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
+)
+
+
+class Count(gym.Env):
+    """Observes the number of its step; a step pays 1, and the third one ends the world."""
+
+    action_space = Discrete(2)
+
+    def __init__(self, dies=True, shape=(1,)):
+        self.observation_space, self.dies = Box(0, 9, shape), dies
+        self.steps, self.closed = 0, False
+
+    def _obs(self):
+        return np.full(self.observation_space.shape, self.count, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.count, self.steps = self.count + 1, self.steps + 1
+        return self._obs(), 1.0, self.dies and self.count == 3, False, {}
+
+    def close(self):
+        self.closed = True
+
+
+class Watched(PPO):
+    """Keeps the minibatches that it learns from."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.minibatches = []
+
+    def gradient(self, minibatch):
+        self.minibatches.append(minibatch)
+        return super().gradient(minibatch)
+
+
+class Linear(nn.Module):
+    """V(s) = s + 1 at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(1))
+
+    def forward(self, obs):
+        return self.slope * obs[..., 0] + 1
+
+
+def equal_agents(first, second):
+    pairs = zip(first.parameters, second.parameters, strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# ------------------------------------------------------------------ environments
+
+
+def test_an_id_a_callable_and_a_vector_environment_train_the_same_agent():
+    def make():
+        return gym.make("CartPole-v1")
+
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    given = ["CartPole-v1", make, SyncVectorEnv([make] * 4, **disabled)]
+    trainers = [PPO(env, SMALL) for env in given]
+    for trainer in trainers:
+        trainer.learn()
+    assert equal_agents(trainers[0], trainers[1])
+    assert equal_agents(trainers[0], trainers[2])
+    episodes = trainers[0].history.episodes
+    assert episodes == trainers[1].history.episodes == trainers[2].history.episodes
+
+
+def test_without_numbers_an_id_gets_its_settings_and_others_the_defaults():
+    assert PPO("CartPole-v1").config == settings("CartPole-v1") != PPOConfig()
+    assert PPO("Acrobot-v1").config == PPOConfig()
+    assert PPO(lambda: gym.make("CartPole-v1")).config == PPOConfig()
+    # A wrapper can't be put round an environment over arrays.
+    wrapped = PPO("CartPole-v1", wrappers=[FlattenObservation]).config
+    assert wrapped == dataclasses.replace(settings("CartPole-v1"), vectorization="sync")
+
+
+@pytest.mark.parametrize("more", [{"wrappers": [FlattenObservation]}, {"env_kwargs": {"g": 9.0}}])
+def test_what_a_vector_environment_would_not_hear_of_is_refused(more):
+    envs = SyncVectorEnv([Count] * 4)
+    with pytest.raises(ValueError, match=r"^(wrappers|env_kwargs) is .*, expected none with a vec"):
+        PPO(envs, SMALL, **more)
+
+
+def test_a_vector_environment_has_the_copies_that_the_configuration_says():
+    with pytest.raises(ValueError, match="env has 3 copies, expected num_envs = 4"):
+        PPO(SyncVectorEnv([Count] * 3), SMALL)
+
+
+def test_arguments_reach_an_environment_by_its_id():
+    trainer = PPO("Pendulum-v1", SMALL, env_kwargs={"g": 2.5})
+    assert [env.unwrapped.g for env in trainer.envs.envs] == [2.5] * 4
+    with pytest.raises(
+        ValueError, match=r"env_kwargs is \{'g': 1\}, expected none with a callable"
+    ):
+        PPO(Count, SMALL, env_kwargs={"g": 1})
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("dies", [True, False])
+def test_resets_of_gymnasiums_own_vectors_are_never_learned_from(dies, wrapped):
+    # Rows 0, 1, 2 are an episode, row 3 is the reset, and so on.
+    def make():
+        return Count() if dies else TimeLimit(Count(dies=False), 3)
+
+    envs = SyncVectorEnv([make] * 2)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    counters = [env.unwrapped for env in envs.envs]
+    config = dataclasses.replace(
+        SMALL,
+        num_envs=2,
+        total_steps=16,
+        minibatch_size=16,
+        num_epochs=1,
+        gamma=0.5,
+        gae_lambda=1.0,
+        normalize_advantages=False,
+    )
+    given = gym.wrappers.vector.RecordEpisodeStatistics(envs) if wrapped else envs
+    trainer = Watched(given, config, critic=Linear())
+    trainer.learn()
+    (batch,) = trainer.minibatches
+    # Two copies, two episodes each, of three steps: 12 rows of 16, and 12 steps were taken.
+    assert sorted(batch.obs.flatten().tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert sum(counter.steps for counter in counters) == 12
+    # What followed: rewards to the end, and where time was up also γ^k V(3) = γ^k 4.
+    rest = 0 if dies else 4
+    returns = {2: 1 + 0.5 * rest, 1: 1.5 + 0.25 * rest, 0: 1.75 + 0.125 * rest}
+    for obs, value, advantage, target in zip(
+        batch.obs.flatten().tolist(), batch.values, batch.advantages, batch.returns, strict=True
+    ):
+        assert value == obs + 1
+        assert target == pytest.approx(returns[obs])
+        assert advantage == pytest.approx(returns[obs] - (obs + 1), abs=1e-6)
+    assert trainer.history.episodes == [(16, 3.0, 3)] * 4
+    assert trainer.env_steps == 16
+
+
+def test_a_reset_at_the_edge_of_two_rollouts_is_not_learned_from():
+    config = dataclasses.replace(SMALL, num_steps=3, num_envs=1, total_steps=12, minibatch_size=3)
+    trainer = Watched(SyncVectorEnv([Count]), dataclasses.replace(config, num_epochs=1))
+    trainer.learn()
+    seen = [sorted(mb.obs.flatten().tolist()) for mb in trainer.minibatches]
+    # Steps and resets: 0 1 2 | r 0 1 | 2 r 0 | 1 2 r.
+    assert seen == [[0, 1, 2], [0, 1], [0, 2], [1, 2]]
+    assert trainer.history.episodes == [(3, 3.0, 3), (9, 3.0, 3), (12, 3.0, 3)]
+
+
+def test_cartpole_over_arrays_learns_from_every_step_and_from_no_reset():
+    config = dataclasses.replace(
+        SMALL, num_steps=100, total_steps=400, minibatch_size=400, num_epochs=1
+    )
+    config = dataclasses.replace(config, vectorization="array")
+    trainer = Watched("CartPole-v1", config)
+    rollout = trainer.collect()
+    trainer.update(rollout)
+    (batch,) = trainer.minibatches
+    ended = rollout.terminated | rollout.truncated
+    assert ended[:-1].any()
+    # A row after an end is a reset, and nothing else is.
+    assert torch.equal(rollout.mask[1:], ~ended[:-1])
+    assert rollout.mask[0].all()
+    assert len(batch.obs) == rollout.mask.sum() == 400 - ended[:-1].sum()
+    # Every observation has its own numbers: those of resets are the last states of episodes.
+    learned = {tuple(obs) for obs in batch.obs.tolist()}
+    last = {tuple(obs) for obs in rollout.next_obs[ended].tolist()}
+    assert not learned & last
+    assert learned == {tuple(obs) for obs in rollout.obs[rollout.mask].tolist()}
+
+
+def test_environments_in_processes_of_their_own_train_the_same_agent():
+    config = dataclasses.replace(SMALL, num_envs=2, num_steps=16)
+    with (
+        PPO("CartPole-v1", config) as alone,
+        PPO("CartPole-v1", dataclasses.replace(config, vectorization="async")) as trainer,
+    ):
+        assert type(trainer.envs) is AsyncVectorEnv
+        processes = trainer.envs.processes
+        alone.learn()
+        trainer.learn()
+        assert equal_agents(alone, trainer)
+        assert alone.history.episodes == trainer.history.episodes != []
+    assert len(processes) == 2
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.parametrize("env", [lambda: gym.make("CartPole-v1"), "Pendulum-v1"])
+def test_where_there_is_no_environment_over_arrays_that_is_said(env):
+    with pytest.raises(ValueError, match="vectorization is 'array', expected 'sync' or 'async'"):
+        PPO(env, dataclasses.replace(SMALL, vectorization="array"))
+
+
+def test_leaving_closes_the_environments_also_after_an_error():
+    trainer = PPO(Count, SMALL)
+    counters = trainer.envs.envs
+    with pytest.raises(KeyError), trainer:
+        trainer.learn(lambda _: {}["nothing"])
+    assert all(counter.closed for counter in counters)
+    trainer.close()  # once more does no harm
+    other = PPO(Count, SMALL)
+    other.close()
+    assert all(counter.closed for counter in other.envs.envs)
+
+
+# ------------------------------------------------------------------ networks
+
+
+class Pictures(Policy):
+    """Logits of what a picture shows."""
+
+    dist = Categorical
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 2)
+        )
+
+    def forward(self, obs):
+        # Whatever stands before the three axes of a picture.
+        return self.net(obs.reshape(-1, *obs.shape[-3:])).reshape(*obs.shape[:-3], 2)
+
+
+class Worth(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(-3), nn.Linear(30, 1))
+
+    def forward(self, obs):
+        return self.net(obs).squeeze(-1)
+
+
+def test_pictures_are_learned_from_by_networks_of_ones_own(tmp_path):
+    def make():
+        return Count(shape=(1, 6, 5))
+
+    torch.manual_seed(0)
+    trainer = PPO(make, SMALL, policy=Pictures(), critic=Worth())
+    before = [p.detach().clone() for p in trainer.parameters]
+    trainer.learn()
+    assert not any(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    trainer.save(tmp_path / "agent.pt")
+    policy = load_policy(tmp_path / "agent.pt", Pictures())
+    obs = np.ones((2, 1, 6, 5), dtype=np.float32)
+    assert torch.equal(policy(torch.tensor(obs)), trainer.policy(torch.tensor(obs)))
+    assert policy.act(obs).shape == (2,)
+    assert policy.act(obs[0]).shape == ()
+    assert evaluate(policy, make, num_episodes=2, seed=0).tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"observation_space is Box.*or networks of your own"):
+        PPO(make, SMALL, policy=Pictures())
+
+
+def test_a_table_learns_in_states_by_number():
+    trainer = PPO(
+        "ppo_lib/Ridge-v0",
+        SMALL,
+        policy=TabularPolicy(14, 3, torch.float32),
+        critic=nn.Sequential(nn.Embedding(14, 1), nn.Flatten(-2)),
+    )
+    before = trainer.policy.logits.detach().clone()
+    trainer.learn()
+    assert not torch.equal(trainer.policy.logits, before)
+    assert trainer.policy.act(0) in (0, 1, 2)
+
+
+def test_one_network_may_be_given_and_the_other_is_made():
+    torch.manual_seed(0)
+    trainer = PPO("CartPole-v1", SMALL, critic=nn.Sequential(nn.Linear(4, 1), nn.Flatten(-2)))
+    assert isinstance(trainer.policy, CategoricalPolicy)
+    policy = CategoricalPolicy(4, 2, (5,), torch.Generator().manual_seed(0))
+    assert PPO("CartPole-v1", SMALL, policy=policy).policy is policy
+
+
+def test_statistics_that_nobody_would_keep_are_refused():
+    policy = CategoricalPolicy(4, 2, (5,), torch.Generator())
+    config = dataclasses.replace(SMALL, normalize_obs=True)
+    critic = nn.Sequential(nn.Linear(4, 1), nn.Flatten(-2))
+    with pytest.raises(ValueError, match="normalize_obs is True, expected False with networks of"):
+        PPO("CartPole-v1", config, policy=policy, critic=critic)
+
+
+# ------------------------------------------------------------------ acting
+
+
+def untrained(env_id):
+    """A policy with weights that do not stay near 0, and some observations."""
+    with PPO(env_id, SMALL) as trainer:
+        obs = np.stack([trainer.envs.single_observation_space.sample() for _ in range(20)])
+        with torch.no_grad():
+            trainer.policy.net[-1].weight.mul_(3000)
+    return trainer.policy, np.clip(obs, -5, 5).astype(np.float32)
+
+
+def test_the_most_probable_action_of_one_observation_and_of_a_batch():
+    policy, obs = untrained("CartPole-v1")
+    logits = policy(torch.tensor(obs)).detach().numpy()
+    batch = policy.act(obs)
+    assert batch.dtype == np.int64
+    assert batch.tolist() == [int(row[1] > row[0]) for row in logits]
+    assert set(batch.tolist()) == {0, 1}
+    for x, action in zip(obs, batch, strict=True):
+        one = policy.act(x)
+        assert one.shape == ()
+        assert one == action
+        assert Discrete(2).contains(one)
+    assert policy.act(obs[0].tolist()) == policy.act(torch.tensor(obs[0])) == batch[0]
+    assert policy.act(obs.reshape(4, 5, 4)).tolist() == batch.reshape(4, 5).tolist()
+
+
+def test_actions_in_a_box_are_clipped_as_the_environment_wants_them():
+    policy, obs = untrained("Pendulum-v1")
+    means = policy(torch.tensor(obs))[:, :1].detach().numpy()
+    assert (means < -2).any()
+    assert (means > 2).any()
+    batch = policy.act(obs)
+    assert (batch.dtype, batch.shape) == (np.float32, (20, 1))
+    np.testing.assert_array_equal(batch, np.clip(means, -2, 2))
+    space = gym.make("Pendulum-v1").action_space
+    drawn = policy.act(obs, deterministic=False, generator=torch.Generator().manual_seed(0))
+    for action in (*batch, *drawn, policy.act(obs[0])):
+        assert space.contains(action)
+    assert (np.abs(batch) == 2).any()
+
+
+def test_drawn_actions_have_the_policys_probabilities_and_come_from_the_generator_given():
+    policy = TabularPolicy(1, 2)
+    with torch.no_grad():
+        policy.logits[0] = torch.tensor([0.2, 0.8]).log()
+    states = np.zeros(2000, dtype=np.int64)
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return policy.act(states, deterministic=False, generator=generator)
+
+    # Five standard errors: 5 √(0.2 · 0.8 / 2000) = 0.045.
+    assert abs(draw(0).mean() - 0.8) < 0.045
+    assert draw(0).tolist() == draw(0).tolist() != draw(1).tolist()
+    assert policy.act(states).tolist() == [1] * 2000
+    torch.manual_seed(3)
+    first = policy.act(states, deterministic=False)
+    torch.manual_seed(3)
+    assert first.tolist() == policy.act(states, deterministic=False).tolist()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_policy_is_loaded_and_acts_without_an_environment(
+    env_id, normalized, tmp_path, monkeypatch
+):
+    trainer = PPO(env_id, dataclasses.replace(SMALL, normalize_obs=normalized))
+    trainer.learn()
+    trainer.save(tmp_path / "agent.pt")
+
+    def refuse(*_, **__):
+        raise AssertionError("an environment was made")
+
+    monkeypatch.setattr(gym, "make", refuse)
+    monkeypatch.setattr(gym, "make_vec", refuse)
+    policy = load_policy(tmp_path / "agent.pt")
+    obs = trainer.collector.obs.numpy()
+    assert policy.act(obs).tolist() == trainer.policy.act(obs).tolist()
+    # It is a module like others: pickled, it is the same.
+    again = pickle.loads(pickle.dumps(policy))
+    assert again.act(obs).tolist() == policy.act(obs).tolist()
+    assert type(policy) is (CategoricalPolicy if env_id == "CartPole-v1" else GaussianPolicy)
+
+
+def test_the_bounds_of_actions_are_loaded_with_the_policy(tmp_path):
+    trainer = PPO("Pendulum-v1", SMALL)
+    with torch.no_grad():
+        trainer.policy.net[-1].bias.fill_(77.0)
+    trainer.save(tmp_path / "agent.pt")
+    assert load_policy(tmp_path / "agent.pt").act(np.zeros(3)).tolist() == [2.0]
+    assert DiagonalGaussian is trainer.policy.dist
+
+
+def test_the_first_things_that_somebody_does(tmp_path):
+    # As the README says it.
+    config = dataclasses.replace(settings("CartPole-v1"), total_steps=4096)
+    with PPO("CartPole-v1", config) as trainer:
+        trainer.learn()
+        trainer.save(tmp_path / "cartpole.pt")
+    with PPO.load(tmp_path / "cartpole.pt", total_steps=20_480) as trainer:
+        assert len(trainer.learn()) == 10
+        trainer.save(tmp_path / "cartpole.pt")
+    policy = load_policy(tmp_path / "cartpole.pt")
+    # Untrained it would be below 30.
+    assert evaluate(policy, "CartPole-v1", num_episodes=5, seed=1).mean() > 100
+    env, total, over = gym.make("CartPole-v1"), 0.0, False
+    obs, _ = env.reset(seed=1)
+    while not over:
+        obs, reward, terminated, truncated, _ = env.step(policy.act(obs))
+        total, over = total + float(reward), terminated or truncated
+    assert total == evaluate(policy, "CartPole-v1", num_episodes=1, seed=1).item()

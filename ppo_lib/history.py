@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppo_lib.rollout import Rollout
+from ppo_lib.validate import optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,9 +59,11 @@ class History:
         return float(np.mean(recent)) if recent else float("nan")
 
     def plot(self) -> "Figure":
-        """Draw the columns that tell how training went, against environment steps."""
-        from matplotlib.figure import Figure
+        """Draw the columns that tell how training went, against environment steps.
 
+        Raises:
+            ImportError: if matplotlib is not installed, which ``ppo_lib[book]`` installs.
+        """
         columns = [
             ("episode_return", "episode return"),
             ("explained_variance", "explained variance"),
@@ -69,7 +72,9 @@ class History:
             ("clip_fraction", "clip fraction"),
             ("value_loss", "value loss"),
         ]
-        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        figure = optional("matplotlib.figure", "book").Figure(
+            figsize=(9, 4.6), layout="constrained"
+        )
         for axes, (name, title) in zip(figure.subplots(2, 3).flat, columns, strict=True):
             axes.plot(self["env_steps"], self[name])
             axes.set_title(title)
@@ -89,7 +94,7 @@ def progress_bar(total: int, done: int, *, wanted: bool) -> tqdm:
     notebook = "ipykernel" in sys.modules
     watched = wanted and "TQDM_DISABLE" not in os.environ and (notebook or sys.stderr.isatty())
     if watched and notebook:
-        from tqdm.notebook import tqdm as notebook_bar
+        from tqdm.auto import tqdm as notebook_bar  # a plain bar where there are no widgets
 
         return notebook_bar(total=total, initial=done, unit="step")
     return tqdm(total=total, initial=done, unit="step", disable=not watched)

@@ -117,9 +117,7 @@ def test_a_vector_environment_has_the_copies_that_the_configuration_says():
 def test_arguments_reach_an_environment_by_its_id():
     trainer = PPO("Pendulum-v1", SMALL, env_kwargs={"g": 2.5})
     assert [env.unwrapped.g for env in trainer.envs.envs] == [2.5] * 4
-    with pytest.raises(
-        ValueError, match=r"env_kwargs is \{'g': 1\}, expected none with a callable"
-    ):
+    with pytest.raises(ValueError, match=r"env_kwargs is \{'g': 1\}, expected none with"):
         PPO(Count, SMALL, env_kwargs={"g": 1})
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, TabularPolicy
 
 SMALL = PPOConfig(
@@ -24,14 +25,14 @@ SMALL = PPOConfig(
 class Count(gym.Env):
     """Observes the number of its step; a step pays 1, and the third one ends the world."""
 
-    action_space = Discrete(2)
+    observation_space, action_space = Box(0, 9, (1,)), Discrete(2)
 
-    def __init__(self, dies=True, shape=(1,)):
-        self.observation_space, self.dies = Box(0, 9, shape), dies
+    def __init__(self, dies=True):
+        self.dies = dies
         self.steps, self.closed = 0, False
 
     def _obs(self):
-        return np.full(self.observation_space.shape, self.count, dtype=np.float32)
+        return np.array([self.count], dtype=np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
@@ -230,49 +231,65 @@ def test_leaving_closes_the_environments_also_after_an_error():
 # ------------------------------------------------------------------ networks
 
 
-class Pictures(Policy):
+class Pixels(gym.Env):
+    """An image of 3 x 3; action 1 pays where its middle is bright."""
+
+    observation_space, action_space = Box(0, 255, (1, 3, 3), np.uint8), gym.spaces.Discrete(2)
+
+    def _show(self):
+        self.bright = bool(self.np_random.integers(2))
+        return np.full((1, 3, 3), 200 if self.bright else 20, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return self._show(), {}
+
+    def step(self, action):
+        paid = float((action == 1) == self.bright)
+        return self._show(), paid, True, False, {}
+
+
+class Convolution(Policy):
     """Logits of what a picture shows."""
 
     dist = Categorical
 
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 2)
-        )
+        self.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(-3), nn.Linear(8, 2))
 
     def forward(self, obs):
-        # Whatever stands before the three axes of a picture.
-        return self.net(obs.reshape(-1, *obs.shape[-3:])).reshape(*obs.shape[:-3], 2)
+        images = (obs / 255).reshape(-1, 1, 3, 3)
+        return self.net(images).reshape(*obs.shape[:-3], 2)
 
 
-class Worth(nn.Module):
+class Bright(nn.Module):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(-3), nn.Linear(30, 1))
+        self.layer = nn.Linear(9, 1)
 
     def forward(self, obs):
-        return self.net(obs).squeeze(-1)
+        return self.layer(obs.flatten(-3) / 255).squeeze(-1)
 
 
-def test_pictures_are_learned_from_by_networks_of_ones_own(tmp_path):
-    def make():
-        return Count(shape=(1, 6, 5))
-
+def test_networks_of_ones_own_learn_from_images_and_are_loaded(tmp_path):
     torch.manual_seed(0)
-    trainer = PPO(make, SMALL, policy=Pictures(), critic=Worth())
-    before = [p.detach().clone() for p in trainer.parameters]
+    config = dataclasses.replace(
+        SMALL, total_steps=9600, num_steps=32, minibatch_size=32, learning_rate=2e-2, gamma=0.0
+    )
+    trainer = PPO(Pixels, config, policy=Convolution(), critic=Bright())
     trainer.learn()
-    assert not any(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    assert trainer.history.recent_return(200) > 0.95
+    bright, dark = (np.full((1, 3, 3), x, np.uint8) for x in (200, 20))
+    assert trainer.policy.act(bright) == 1
+    assert trainer.policy.act(bright).shape == ()
+    assert trainer.policy.act(np.stack([dark, bright, dark])).tolist() == [0, 1, 0]
     trainer.save(tmp_path / "agent.pt")
-    policy = load_policy(tmp_path / "agent.pt", Pictures())
-    obs = np.ones((2, 1, 6, 5), dtype=np.float32)
-    assert torch.equal(policy(torch.tensor(obs)), trainer.policy(torch.tensor(obs)))
-    assert policy.act(obs).shape == (2,)
-    assert policy.act(obs[0]).shape == ()
-    assert evaluate(policy, make, num_episodes=2, seed=0).tolist() == [3, 3]
+    policy = load_policy(tmp_path / "agent.pt", Convolution())
+    assert policy.act(np.stack([dark, bright, dark])).tolist() == [0, 1, 0]
+    assert evaluate(policy, Pixels, num_episodes=5, seed=0).tolist() == [1] * 5
     with pytest.raises(ValueError, match=r"observation_space is Box.*or networks of your own"):
-        PPO(make, SMALL, policy=Pictures())
+        PPO(Pixels, SMALL, policy=policy)
 
 
 def test_a_table_learns_in_states_by_number():
@@ -296,12 +313,23 @@ def test_one_network_may_be_given_and_the_other_is_made():
     assert PPO("CartPole-v1", SMALL, policy=policy).policy is policy
 
 
-def test_statistics_that_nobody_would_keep_are_refused():
-    policy = CategoricalPolicy(4, 2, (5,), torch.Generator())
-    config = dataclasses.replace(SMALL, normalize_obs=True)
+@pytest.mark.parametrize("given", ["policy", "critic", "both"])
+def test_normalised_observations_want_a_normaliser_in_networks_of_ones_own(given):
+    # Otherwise one of the two, or both, would see them raw without a word.
+    policy = CategoricalPolicy(4, 2, (8,), torch.Generator().manual_seed(0))
     critic = nn.Sequential(nn.Linear(4, 1), nn.Flatten(-2))
-    with pytest.raises(ValueError, match="normalize_obs is True, expected False with networks of"):
-        PPO("CartPole-v1", config, policy=policy, critic=critic)
+    networks = {"policy": policy, "critic": critic}
+    own = networks if given == "both" else {given: networks[given]}
+    config = dataclasses.replace(SMALL, normalize_obs=True)
+    message = r"^normalize_obs is True, expected False with a (policy|critic) of your own that hold"
+    with pytest.raises(ValueError, match=message):
+        PPO("CartPole-v1", config, **own)
+    policy.net = nn.Sequential(ObsNormalizer(4), policy.net)
+    critic = nn.Sequential(policy.net[0], critic)
+    trainer = PPO("CartPole-v1", config, policy=policy, critic=critic)
+    trainer.learn()
+    # Four first observations, and then each step's once, though both networks hold it.
+    assert policy.net[0].count.item() == 4 + 96
 
 
 # ------------------------------------------------------------------ acting

@@ -269,16 +269,16 @@ def test_evaluation_looks_through_the_normaliser_too():
     assert earned != pytest.approx(play(0, 1), rel=1e-2)
 
 
-def test_the_first_observations_tell_where_features_lie_before_anything_is_collected():
-    # Far from 0, 999 and 1001 would both be cut to 10; of wide features the spread shows too.
-    normalizer = ObsNormalizer(2)
-    normalizer.start(torch.tensor([[999.0, -400.0], [1001.0, 400.0]]))
-    seen = normalizer(torch.tensor([[999.0, -400.0], [1001.0, 400.0], [1000.0, 0.0]]))
-    assert seen.flatten().tolist() == pytest.approx([-1, -1, 1, 1, 0, 0], abs=1e-4)
-    # So few say little of how far a feature will vary: nothing is scaled up by them.
-    narrow = ObsNormalizer(1)
-    narrow.start(torch.tensor([[0.001], [0.003]]))
-    assert narrow(torch.tensor([0.502])).item() == pytest.approx(0.5)
+def test_first_observations_centre_and_scale_down_but_never_up():
+    # Deviations of 200, 0.02 and 0 around 1000, 5 and 7.
+    normalizer = ObsNormalizer(3)
+    normalizer.start(torch.tensor([[800.0, 4.98, 7.0], [1200.0, 5.02, 7.0]]))
+    found = normalizer(torch.tensor([[1400.0, 5.5, 9.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 0.5, 2.0]]))
+    # Later rows count with them, and then as always.
+    normalizer.update(torch.tensor([[1000.0, 5.0, 7.0]] * 2))
+    expected = torch.tensor([[400 / 2e4**0.5, 0.5 / 2e-4**0.5, 2.0]]).clamp(-10, 10)
+    torch.testing.assert_close(normalizer(torch.tensor([[1400.0, 5.5, 9.0]])), expected)
 
 
 @pytest.mark.parametrize("offset", [-1000.0, 1000.0])

@@ -10,6 +10,7 @@ from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate
 from ppo_lib.distributions import Categorical
+from ppo_lib.policies import CategoricalPolicy
 
 SMALL = PPOConfig(
     total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8, 8)
@@ -157,6 +158,17 @@ def test_functions_of_torch_transform_a_network():
         own = torch.autograd.grad(policy(x)[0], list(policy.parameters()))
         for name, expected in zip(parameters, own, strict=True):
             torch.testing.assert_close(found[name][i], expected)
+
+
+def test_a_network_can_be_differentiated_twice():
+    # tanh'' = -2 tanh (1 - tanh²): of one hidden layer the second derivative is a sum over units.
+    policy = CategoricalPolicy(4, 2, (16,), torch.Generator().manual_seed(0))
+    obs = some_obs("CartPole-v1")[0].requires_grad_()
+    found = torch.autograd.functional.hessian(lambda x: policy(x)[0], obs)
+    first, _, last = policy.net
+    h = torch.tanh(first.weight @ obs + first.bias)
+    bend = last.weight[0] * -2 * h * (1 - h**2)
+    torch.testing.assert_close(found, first.weight.T @ torch.diag(bend) @ first.weight)
 
 
 # ------------------------------------------------------------------ what is done to a layer

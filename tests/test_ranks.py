@@ -125,7 +125,8 @@ def own_networks():
     """Networks that differ from rank to rank at first: what rank 0 gave is what all have."""
     generator = torch.Generator().manual_seed(ParallelPPO("CartPole-v1", FEW).rank)
     policy = CategoricalPolicy(4, 2, (8,), generator)
-    trainer = ParallelPPO("CartPole-v1", FEW, policy=policy)
+    config = dataclasses.replace(FEW, normalize_obs=False)
+    trainer = ParallelPPO("CartPole-v1", config, policy=policy)
     start = state_of(trainer)["vector"]
     trainer.learn()
     return {"start": start, "end": state_of(trainer)["vector"]}

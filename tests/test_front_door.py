@@ -194,6 +194,16 @@ def test_cartpole_over_arrays_learns_from_every_step_and_from_no_reset():
     assert learned == {tuple(obs) for obs in rollout.obs[rollout.mask].tolist()}
 
 
+def test_resets_are_not_counted_in_the_statistics_of_observations():
+    config = dataclasses.replace(SMALL, num_envs=1, num_steps=8, total_steps=8, normalize_obs=True)
+    trainer = PPO(SyncVectorEnv([Count]), config)
+    trainer.learn()
+    # The first 0, and then 0 1 2 r 0 1 2 r, where at r still 3 is seen.
+    normalizer = trainer.policy.net[0]
+    assert normalizer.count.item() == 7
+    assert normalizer.mean.item() == pytest.approx(6 / 7)
+
+
 def test_environments_in_processes_of_their_own_train_the_same_agent():
     config = dataclasses.replace(SMALL, num_envs=2, num_steps=16)
     with (

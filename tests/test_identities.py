@@ -332,6 +332,34 @@ def test_history_holds_the_means_over_the_rows_of_all_minibatches():
     assert row["grad_norm"] == pytest.approx(sum(norms) / 3, rel=1e-5)
 
 
+def test_the_clip_fraction_is_the_share_of_rows_outside_the_range_of_its_update():
+    trainer = make(
+        minibatch_size=8, num_epochs=4, learning_rate=2e-2, clip_range=0.3, anneal_clip_range=True
+    )
+    trainer.learn()
+    found = [ratios(*seen) for seen in zip(trainer.networks, trainer.minibatches, strict=True)]
+    expected, at_first = [], []
+    for i, clip_range in enumerate([0.3, 0.2, 0.1]):
+        apart = (torch.cat(found[16 * i : 16 * (i + 1)]) - 1).abs()
+        expected.append((apart > clip_range).double().mean().item())
+        at_first.append((apart > 0.3).double().mean().item())
+    assert trainer.history["clip_fraction"].tolist() == pytest.approx(expected, abs=1e-6)
+    # A range that stays would show another share of the second update.
+    assert 0 < expected[0] < expected[1]
+    assert abs(expected[1] - at_first[1]) > 0.02
+
+
+def test_the_explained_variance_is_of_the_values_before_the_update():
+    trainer = make(vf_coef=5.0, learning_rate=1e-2)
+    trainer.learn()
+    # Each update's first minibatch holds all its steps.
+    for row, batch in zip(trainer.history.rows, trainer.minibatches[::2], strict=True):
+        values, returns = batch.values.double().numpy(), batch.returns.double().numpy()
+        expected = 1 - np.var(returns - values, ddof=1) / np.var(returns, ddof=1)
+        assert row["explained_variance"] == pytest.approx(expected, abs=1e-4)
+    assert np.ptp(trainer.history["explained_variance"]) > 0.01
+
+
 @pytest.mark.parametrize("total_steps", [96, 100, 127])
 def test_learning_rate_and_clip_range_fall_linearly_or_stay(total_steps, monkeypatch):
     # What is left of the updates counts, whatever rest of steps does not make one.

@@ -40,10 +40,11 @@ class History:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """One column, ``[updates]`` float64."""
-        if self.rows and name not in self.rows[0]:
-            raise KeyError(f"name is {name!r}, expected one of {sorted(self.rows[0])}")
-        return np.array([row[name] for row in self.rows], dtype=np.float64)
+        """One column, ``[updates]`` float64; NaN where an update has no such number."""
+        names = {name for row in self.rows for name in row}
+        if self.rows and name not in names:
+            raise KeyError(f"name is {name!r}, expected one of {sorted(names)}")
+        return np.array([row.get(name, math.nan) for row in self.rows], dtype=np.float64)
 
     def append(self, row: dict[str, float], rollout: Rollout) -> None:
         """Add an update's row, and the episodes that ended in its rollout."""

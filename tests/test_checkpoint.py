@@ -293,6 +293,16 @@ def test_two_runs_resumed_from_one_file_are_the_same_to_the_bit(tmp_path):
     assert_same_history(first.history, second.history, without=["steps_per_second"])
 
 
+@pytest.mark.parametrize(("first", "then"), [("clip", "kl"), ("kl", "clip")])
+def test_a_column_that_only_some_updates_have_is_nan_in_the_others(first, then, tmp_path):
+    learned(dataclasses.replace(SMALL, loss=first)).save(tmp_path / "agent.pt")
+    history = PPO.load(tmp_path / "agent.pt", loss=then, total_steps=128).learn()
+    known = [loss == "kl" for loss in (first, first, then, then)]
+    assert (~np.isnan(history["kl_coef"])).tolist() == known
+    with pytest.raises(KeyError, match="name is 'beta', expected one of .*kl_coef"):
+        history["beta"]
+
+
 # ------------------------------------------------------------------ refusals
 
 

@@ -299,7 +299,7 @@ def test_a_column_that_only_some_updates_have_is_nan_in_the_others(first, then, 
     history = PPO.load(tmp_path / "agent.pt", loss=then, total_steps=128).learn()
     known = [loss == "kl" for loss in (first, first, then, then)]
     assert (~np.isnan(history["kl_coef"])).tolist() == known
-    with pytest.raises(KeyError, match="name is 'beta', expected one of .*kl_coef"):
+    with pytest.raises(KeyError, match=r"name is 'beta', expected one of .*kl_coef"):
         history["beta"]
 
 

@@ -201,7 +201,8 @@ def test_python_and_the_command_line_have_the_same_defaults(env_id, command, mon
 
 def test_threads_are_put_back_when_learning_fails():
     torch.set_num_threads(3)
-    trainer = PPO("CartPole-v1", dataclasses.replace(settings("CartPole-v1"), num_threads=2))
+    small = PPOConfig(num_envs=2, num_steps=2, minibatch_size=4, total_steps=4, num_threads=2)
+    trainer = PPO("CartPole-v1", small)
     with pytest.raises(KeyError, match="stop with 2"), trainer:
         trainer.learn(lambda _: {}[f"stop with {torch.get_num_threads()}"])
     assert torch.get_num_threads() == 3

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppo_lib.rollout import Rollout
+from ppo_lib.validate import optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,10 +40,11 @@ class History:
         return len(self.rows)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """One column, ``[updates]`` float64."""
-        if self.rows and name not in self.rows[0]:
-            raise KeyError(f"name is {name!r}, expected one of {sorted(self.rows[0])}")
-        return np.array([row[name] for row in self.rows], dtype=np.float64)
+        """One column, ``[updates]`` float64; NaN where an update has no such number."""
+        names = {name for row in self.rows for name in row}
+        if self.rows and name not in names:
+            raise KeyError(f"name is {name!r}, expected one of {sorted(names)}")
+        return np.array([row.get(name, math.nan) for row in self.rows], dtype=np.float64)
 
     def append(self, row: dict[str, float], rollout: Rollout) -> None:
         """Add an update's row, and the episodes that ended in its rollout."""
@@ -58,9 +60,11 @@ class History:
         return float(np.mean(recent)) if recent else float("nan")
 
     def plot(self) -> "Figure":
-        """Draw the columns that tell how training went, against environment steps."""
-        from matplotlib.figure import Figure
+        """Draw the columns that tell how training went, against environment steps.
 
+        Raises:
+            ImportError: if matplotlib is not installed, which ``ppo_lib[book]`` installs.
+        """
         columns = [
             ("episode_return", "episode return"),
             ("explained_variance", "explained variance"),
@@ -69,7 +73,9 @@ class History:
             ("clip_fraction", "clip fraction"),
             ("value_loss", "value loss"),
         ]
-        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        figure = optional("matplotlib.figure", "book").Figure(
+            figsize=(9, 4.6), layout="constrained"
+        )
         for axes, (name, title) in zip(figure.subplots(2, 3).flat, columns, strict=True):
             axes.plot(self["env_steps"], self[name])
             axes.set_title(title)
@@ -89,7 +95,7 @@ def progress_bar(total: int, done: int, *, wanted: bool) -> tqdm:
     notebook = "ipykernel" in sys.modules
     watched = wanted and "TQDM_DISABLE" not in os.environ and (notebook or sys.stderr.isatty())
     if watched and notebook:
-        from tqdm.notebook import tqdm as notebook_bar
+        from tqdm.auto import tqdm as notebook_bar  # a plain bar where there are no widgets
 
         return notebook_bar(total=total, initial=done, unit="step")
     return tqdm(total=total, initial=done, unit="step", disable=not watched)

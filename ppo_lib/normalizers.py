@@ -72,8 +72,10 @@ class ObsNormalizer(RunningMoments):
         """Take the first observations ``[N, size]``, before a first rollout has been collected.
 
         So few tell where a feature lies, and little of how far it will vary: it is scaled down
-        by their spread, and never up.
+        by their spread, and never up.  Where rows were counted before, nothing is done.
         """
+        if self.count > 0:
+            return
         self.update(obs)
         self.scale.clamp_(max=1.0)
 

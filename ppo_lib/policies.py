@@ -18,7 +18,9 @@ class Policy(nn.Module):
     """π_θ(a | s): ``forward(obs)`` gives the parameters of ``dist``, from which actions are drawn.
 
     A policy of one's own sets ``dist`` and implements ``forward``, from observations ``[..., *S]``
-    of the environment's shape S and of ``obs_dtype`` to parameters ``[..., P]``.
+    of the environment's shape S and of ``obs_dtype`` to parameters ``[..., P]``.  Where actions are
+    bounded it implements `in_bounds` too, with which `act` clips; in training the environments'
+    own bounds are used.
     """
 
     dist: type[Categorical] | type[DiagonalGaussian]

@@ -122,6 +122,8 @@ class PPO:
                 env.num_envs == self.num_own_envs,
                 f"env has {env.num_envs} copies, expected num_envs = {self.num_own_envs}",
             )
+            for name, given in {"env_kwargs": env_kwargs, "wrappers": wrappers}.items():
+                require(not given, f"{name} is {given}, expected none with a vector environment")
             self.envs = env
         else:
             more = {"env_kwargs": env_kwargs, "wrappers": wrappers}
@@ -142,13 +144,14 @@ class PPO:
             )
             policy, critic = policy or made[0], critic or made[1]
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        normalizers = self._obs_normalizers()
-        require(
-            bool(normalizers) or not c.normalize_obs,
-            "normalize_obs is True, expected False with networks of your own that hold no "
-            "ppo_lib.normalizers.ObsNormalizer",
-        )
-        for normalizer in normalizers:
+        for name in ("policy", "critic"):
+            held = (isinstance(m, ObsNormalizer) for m in getattr(self, name).modules())
+            require(
+                not c.normalize_obs or any(held),
+                f"normalize_obs is True, expected False with a {name} of your own that holds no "
+                "ppo_lib.normalizers.ObsNormalizer",
+            )
+        for normalizer in self._obs_normalizers():
             normalizer.start(self.gather(self.collector.obs).to(c.device))
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:

@@ -1,5 +1,8 @@
 """Refusals: every wrong argument is named, with its value and what would be right."""
 
+from importlib import import_module
+from typing import Any
+
 from torch import Tensor
 
 
@@ -22,3 +25,11 @@ def same_shape(**tensors: Tensor) -> None:
         if tensor.shape != reference.shape:
             found, expected = tuple(tensor.shape), tuple(reference.shape)
             raise ValueError(f"{name} has shape {found}, expected {expected} as {first} has")
+
+
+def optional(module: str, extra: str) -> Any:
+    """Import a module that only an extra of this package installs, and say so where it is not."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{error}: run pip install 'ppo_lib[{extra}]'") from error

@@ -1,275 +1,244 @@
-"""The trainer as people use it: their environments, their networks, and torch's own tools on it."""
+"""The front door: environments and networks of one's own, and a policy that acts alone."""
 
-import copy
 import dataclasses
-import inspect
+import pickle
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation, TimeLimit
 from torch import nn
-from torch.nn.utils import parametrizations, prune
 
-from ppo_lib import PPO, Policy, PPOConfig, evaluate, settings
-from ppo_lib.distributions import Categorical
+from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, settings
+from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.normalizers import ObsNormalizer
-from ppo_lib.policies import CategoricalPolicy, GaussianPolicy
+from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, TabularPolicy
 
 SMALL = PPOConfig(
-    total_steps=128, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
+    total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
 )
 
 
-def weights(trainer):
-    return nn.utils.parameters_to_vector(trainer.parameters).detach().clone()
+class Count(gym.Env):
+    """Observes the number of its step; a step pays 1, and the third one ends the world."""
+
+    observation_space, action_space = Box(0, 9, (1,)), Discrete(2)
+
+    def __init__(self, dies=True):
+        self.dies = dies
+        self.steps, self.closed = 0, False
+
+    def _obs(self):
+        return np.array([self.count], dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.count = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.count, self.steps = self.count + 1, self.steps + 1
+        return self._obs(), 1.0, self.dies and self.count == 3, False, {}
+
+    def close(self):
+        self.closed = True
 
 
-def learns(trainer):
-    """Train for what is left: whether every parameter has moved."""
-    before = [p.detach().clone() for p in trainer.parameters]
-    trainer.learn()
-    moved = [not torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)]
-    return all(moved)
+class Watched(PPO):
+    """Keeps the minibatches that it learns from."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.minibatches = []
+
+    def gradient(self, minibatch):
+        self.minibatches.append(minibatch)
+        return super().gradient(minibatch)
 
 
-def make():
-    return PPO("CartPole-v1", SMALL)
+class Linear(nn.Module):
+    """V(s) = s + 1 at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(1))
+
+    def forward(self, obs):
+        return self.slope * obs[..., 0] + 1
 
 
-# ------------------------------------------------------------------ torch's tools on a trainer
-
-
-def test_a_copy_of_a_trainer_learns_and_leaves_the_first_alone():
-    trainer = make()
-    trainer.learn(lambda _: True)
-    before, copied = weights(trainer), copy.deepcopy(trainer)
-    assert learns(copied)
-    assert torch.equal(weights(trainer), before)
-    trainer.learn()
-    assert torch.equal(weights(trainer), weights(copied))
-
-
-def test_networks_that_went_to_float64_and_back_learn():
-    trainer, other = make(), make()
-    for network in (trainer.policy, trainer.critic):
-        network.double().float()
-    assert learns(trainer)
-    other.learn()
-    assert torch.equal(weights(trainer), weights(other))
-
-
-def test_parameters_that_came_from_a_vector_learn():
-    trainer = make()
-    torch.manual_seed(0)
-    start = torch.randn_like(weights(trainer)) / 10
-    nn.utils.vector_to_parameters(start, trainer.parameters)
-    assert torch.equal(weights(trainer), start)
-    assert learns(trainer)
-
-
-def by_hand(net, x):
-    first, _, second, _, last = net
-    x = torch.tanh(x @ first.weight.T + first.bias)
-    return torch.tanh(x @ second.weight.T + second.bias) @ last.weight.T + last.bias
-
-
-def test_a_network_is_exported_and_traced_with_its_tanh():
-    policy = CategoricalPolicy(4, 2, (16, 16), torch.Generator().manual_seed(0))
-    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    expected = by_hand(policy.net, x)
-    exported = torch.export.export(policy, (x,)).module()
-    for found in (policy(x), exported(x), torch.jit.trace(policy, x)(x)):
-        torch.testing.assert_close(found, expected)
-
-
-# What torch.export and torch.jit.trace say of themselves is none of ours.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch"
-)
-
-
-def test_autocast_hooks_and_second_derivatives_work():
-    policy = CategoricalPolicy(4, 2, (16,), torch.Generator().manual_seed(0))
-    x, fired = torch.ones(5, 4, requires_grad=True), []
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert policy(x).dtype == torch.bfloat16
-    for module in policy.net:
-        module.register_forward_hook(lambda m, *_: fired.append(type(m)))
-    y = policy(x)
-    assert fired == [nn.Linear, nn.Tanh, nn.Linear]
-    (slope,) = torch.autograd.grad(y[:, 0].sum(), x, create_graph=True)
-    (bend,) = torch.autograd.grad(slope.sum(), x)
-    assert bend.abs().max() > 0
-
-
-def test_a_frozen_layer_stays_and_the_others_learn():
-    trainer = make()
-    first = trainer.policy.net[0].requires_grad_(requires_grad=False)
-    frozen, last = first.weight.clone(), trainer.policy.net[2].weight.clone()
-    trainer.learn()
-    assert torch.equal(first.weight, frozen)
-    assert not torch.equal(trainer.policy.net[2].weight, last)
-
-
-def test_a_pruned_weight_stays_0_and_the_others_learn():
-    trainer = make()
-    layer = trainer.policy.net[0]
-    prune.l1_unstructured(layer, "weight", amount=0.5)
-    trainer.learn()
-    assert (layer.weight == 0).sum() == layer.weight.numel() // 2
-    assert not torch.equal(layer.weight_orig, make().policy.net[0].weight)
-
-
-def test_a_reparametrised_layer_learns():
-    trainer = make()
-    trainer.learn(lambda _: True)
-    layer = parametrizations.weight_norm(trainer.policy.net[0])
-    assert learns(trainer)
-    assert len(list(layer.parametrizations.weight.parameters())) == 2
-
-
-def test_a_replaced_network_learns_and_adam_keeps_what_it_knows_of_the_other():
-    trainer = make()
-    trainer.learn(lambda _: True)
-    kept = trainer.optimizer.state[trainer.critic.net[0].weight]["step"].item()
-    trainer.policy.net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
-    assert learns(trainer)
-    steps = {p.shape: state["step"].item() for p, state in trainer.optimizer.state.items()}
-    assert kept == 8
-    assert steps[trainer.critic.net[0].weight.shape] == 32
-    assert steps[trainer.policy.net[0].weight.shape] == 24
+def equal_agents(first, second):
+    pairs = zip(first.parameters, second.parameters, strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 # ------------------------------------------------------------------ environments
 
 
-def test_an_environment_comes_by_id_by_callable_or_as_a_vector():
-    callable_ = PPO(lambda: gym.make("CartPole-v1"), SMALL)
-    disabled = [lambda: gym.make("CartPole-v1")] * 4
-    vector = PPO(SyncVectorEnv(disabled, autoreset_mode=AutoresetMode.DISABLED), SMALL)
-    trainers = [make(), callable_, vector]
+def test_an_id_a_callable_and_a_vector_environment_train_the_same_agent():
+    def make():
+        return gym.make("CartPole-v1")
+
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    given = ["CartPole-v1", make, SyncVectorEnv([make] * 4, **disabled)]
+    trainers = [PPO(env, SMALL) for env in given]
     for trainer in trainers:
         trainer.learn()
-    assert all(torch.equal(weights(trainers[0]), weights(other)) for other in trainers[1:])
+    assert equal_agents(trainers[0], trainers[1])
+    assert equal_agents(trainers[0], trainers[2])
+    episodes = trainers[0].history.episodes
+    assert episodes == trainers[1].history.episodes == trainers[2].history.episodes
 
 
-def test_gymnasiums_default_vectors_are_learned_from_without_their_reset_steps():
-    seen = []
-    trainer = PPO(gym.make_vec("CartPole-v1", 4, vectorization_mode="sync"), SMALL)
-    update, gradient = trainer.update, trainer.gradient
-
-    def watch_update(rollout):
-        seen.append((rollout.obs[rollout.mask], rollout.mask, []))
-        return update(rollout)
-
-    def watch_gradient(minibatch):
-        seen[-1][2].append(minibatch.obs)
-        return gradient(minibatch)
-
-    trainer.update, trainer.gradient = watch_update, watch_gradient
-    trainer.learn()
-    assert not all(mask.all() for _, mask, _ in seen)
-    for obs, mask, learned in seen:
-        rows = sorted(map(tuple, torch.cat(learned).tolist()))
-        assert rows == sorted(2 * list(map(tuple, obs.tolist())))  # two epochs
-        assert len(rows) == 2 * int(mask.sum())
-
-
-def test_a_vector_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="env has 3 copies, expected num_envs = 4"):
-        PPO(gym.make_vec("CartPole-v1", 3), SMALL)
-
-
-class Endless(gym.Env):
-    """The same observation for ever; a step pays 1, and ``dies`` says when the world ends."""
-
-    observation_space, action_space = Box(-2, 2, (1,)), gym.spaces.Discrete(2)
-
-    def __init__(self, dies=0):
-        self.dies = dies
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed, options=options)
-        self.count = 0
-        return np.ones(1, np.float32), {}
-
-    def step(self, action):  # noqa: ARG002
-        self.count += 1
-        return np.ones(1, np.float32), 1.0, self.count == self.dies, False, {}
-
-
-@pytest.mark.parametrize("mode", [AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP])
-def test_endings_are_right_however_a_vector_resets(mode):
-    # Reward 1 for ever, γ = 0.9: V = 10 wherever a time limit cuts.  An end after 5 steps makes
-    # it 2.689: see `test_6_a_time_limit_is_not_a_death` of the probes.  A rollout holds two whole
-    # episodes, and the two steps in which an environment resets itself.
-    num_steps = 10 if mode == AutoresetMode.DISABLED else 12
-    config = PPOConfig(
-        total_steps=60 * 4 * num_steps,
-        num_envs=4,
-        num_steps=num_steps,
-        minibatch_size=40,
-        num_epochs=8,
-        learning_rate=2e-2,
-        gamma=0.9,
-        max_grad_norm=100.0,
-        hidden_sizes=(8,),
-    )
-    limited = [lambda: gym.wrappers.TimeLimit(Endless(), 5)] * 4
-    for copies, value, error in ((limited, 10, 0.05), ([lambda: Endless(5)] * 4, 2.689, 0.03)):
-        trainer = PPO(SyncVectorEnv(copies, autoreset_mode=mode), config)
-        trainer.learn()
-        with torch.no_grad():
-            assert trainer.critic(torch.ones(1)).item() == pytest.approx(value, abs=error)
-
-
-def test_environments_in_processes_teach_the_same():
-    with PPO("CartPole-v1", dataclasses.replace(SMALL, vectorization="async")) as trainer:
-        trainer.learn()
-    other = make()
-    other.learn()
-    assert torch.equal(weights(trainer), weights(other))
-
-
-def test_environments_are_closed_by_close_and_by_with():
-    closed = []
-
-    class Closing(Endless):
-        def close(self):
-            closed.append(self)
-
-    trainer = PPO(Closing, SMALL)
-    trainer.close()
-    assert len(closed) == 4
-    with pytest.raises(RuntimeError, match="inside"), PPO(Closing, SMALL):
-        raise RuntimeError("inside")
-    assert len(closed) == 8
-
-
-def test_without_a_configuration_the_settings_of_the_id_count_in_python_too():
-    assert PPO("CartPole-v1").config == settings("CartPole-v1")
+def test_without_numbers_an_id_gets_its_settings_and_others_the_defaults():
+    assert PPO("CartPole-v1").config == settings("CartPole-v1") != PPOConfig()
     assert PPO("Acrobot-v1").config == PPOConfig()
-    wrapped = PPO("CartPole-v1", wrappers=[gym.wrappers.FlattenObservation]).config
+    assert PPO(lambda: gym.make("CartPole-v1")).config == PPOConfig()
+    # A wrapper can't be put round an environment over arrays.
+    wrapped = PPO("CartPole-v1", wrappers=[FlattenObservation]).config
     assert wrapped == dataclasses.replace(settings("CartPole-v1"), vectorization="sync")
 
 
-def test_threads_are_those_of_the_configuration_and_given_back():
-    before, seen = torch.get_num_threads(), []
-    torch.set_num_threads(2)
-    try:
-        for number in (1, 3):
-            trainer = PPO("CartPole-v1", dataclasses.replace(SMALL, num_threads=number))
-            trainer.learn(lambda _: seen.append(torch.get_num_threads()) or True)
-            assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 3]
+@pytest.mark.parametrize("more", [{"wrappers": [FlattenObservation]}, {"env_kwargs": {"g": 9.0}}])
+def test_what_a_vector_environment_would_not_hear_of_is_refused(more):
+    envs = SyncVectorEnv([Count] * 4)
+    with pytest.raises(ValueError, match=r"^(wrappers|env_kwargs) is .*, expected none with a vec"):
+        PPO(envs, SMALL, **more)
 
 
-# ------------------------------------------------------------------ networks of one's own
+def test_a_vector_environment_has_the_copies_that_the_configuration_says():
+    with pytest.raises(ValueError, match="env has 3 copies, expected num_envs = 4"):
+        PPO(SyncVectorEnv([Count] * 3), SMALL)
+
+
+def test_arguments_reach_an_environment_by_its_id():
+    trainer = PPO("Pendulum-v1", SMALL, env_kwargs={"g": 2.5})
+    assert [env.unwrapped.g for env in trainer.envs.envs] == [2.5] * 4
+    with pytest.raises(ValueError, match=r"env_kwargs is \{'g': 1\}, expected none with"):
+        PPO(Count, SMALL, env_kwargs={"g": 1})
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("dies", [True, False])
+def test_resets_of_gymnasiums_own_vectors_are_never_learned_from(dies, wrapped):
+    # Rows 0, 1, 2 are an episode, row 3 is the reset, and so on.
+    def make():
+        return Count() if dies else TimeLimit(Count(dies=False), 3)
+
+    envs = SyncVectorEnv([make] * 2)
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    counters = [env.unwrapped for env in envs.envs]
+    config = dataclasses.replace(
+        SMALL,
+        num_envs=2,
+        total_steps=16,
+        minibatch_size=16,
+        num_epochs=1,
+        gamma=0.5,
+        gae_lambda=1.0,
+        normalize_advantages=False,
+    )
+    given = gym.wrappers.vector.RecordEpisodeStatistics(envs) if wrapped else envs
+    trainer = Watched(given, config, critic=Linear())
+    trainer.learn()
+    (batch,) = trainer.minibatches
+    # Two copies, two episodes each, of three steps: 12 rows of 16, and 12 steps were taken.
+    assert sorted(batch.obs.flatten().tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert sum(counter.steps for counter in counters) == 12
+    # What followed: rewards to the end, and where time was up also γ^k V(3) = γ^k 4.
+    rest = 0 if dies else 4
+    returns = {2: 1 + 0.5 * rest, 1: 1.5 + 0.25 * rest, 0: 1.75 + 0.125 * rest}
+    for obs, value, advantage, target in zip(
+        batch.obs.flatten().tolist(), batch.values, batch.advantages, batch.returns, strict=True
+    ):
+        assert value == obs + 1
+        assert target == pytest.approx(returns[obs])
+        assert advantage == pytest.approx(returns[obs] - (obs + 1), abs=1e-6)
+    assert trainer.history.episodes == [(16, 3.0, 3)] * 4
+    assert trainer.env_steps == 16
+
+
+def test_a_reset_at_the_edge_of_two_rollouts_is_not_learned_from():
+    config = dataclasses.replace(SMALL, num_steps=3, num_envs=1, total_steps=12, minibatch_size=3)
+    trainer = Watched(SyncVectorEnv([Count]), dataclasses.replace(config, num_epochs=1))
+    trainer.learn()
+    seen = [sorted(mb.obs.flatten().tolist()) for mb in trainer.minibatches]
+    # Steps and resets: 0 1 2 | r 0 1 | 2 r 0 | 1 2 r.
+    assert seen == [[0, 1, 2], [0, 1], [0, 2], [1, 2]]
+    assert trainer.history.episodes == [(3, 3.0, 3), (9, 3.0, 3), (12, 3.0, 3)]
+
+
+def test_cartpole_over_arrays_learns_from_every_step_and_from_no_reset():
+    config = dataclasses.replace(
+        SMALL, num_steps=100, total_steps=400, minibatch_size=400, num_epochs=1
+    )
+    config = dataclasses.replace(config, vectorization="array")
+    trainer = Watched("CartPole-v1", config)
+    rollout = trainer.collect()
+    trainer.update(rollout)
+    (batch,) = trainer.minibatches
+    ended = rollout.terminated | rollout.truncated
+    assert ended[:-1].any()
+    # A row after an end is a reset, and nothing else is.
+    assert torch.equal(rollout.mask[1:], ~ended[:-1])
+    assert rollout.mask[0].all()
+    assert len(batch.obs) == rollout.mask.sum() == 400 - ended[:-1].sum()
+    # Every observation has its own numbers: those of resets are the last states of episodes.
+    learned = {tuple(obs) for obs in batch.obs.tolist()}
+    last = {tuple(obs) for obs in rollout.next_obs[ended].tolist()}
+    assert not learned & last
+    assert learned == {tuple(obs) for obs in rollout.obs[rollout.mask].tolist()}
+
+
+def test_resets_are_not_counted_in_the_statistics_of_observations():
+    config = dataclasses.replace(SMALL, num_envs=1, num_steps=8, total_steps=8, normalize_obs=True)
+    trainer = PPO(SyncVectorEnv([Count]), config)
+    trainer.learn()
+    # The first 0, and then 0 1 2 r 0 1 2 r, where at r still 3 is seen.
+    normalizer = trainer.policy.net[0]
+    assert normalizer.count.item() == 7
+    assert normalizer.mean.item() == pytest.approx(6 / 7)
+
+
+def test_environments_in_processes_of_their_own_train_the_same_agent():
+    config = dataclasses.replace(SMALL, num_envs=2, num_steps=16)
+    with (
+        PPO("CartPole-v1", config) as alone,
+        PPO("CartPole-v1", dataclasses.replace(config, vectorization="async")) as trainer,
+    ):
+        assert type(trainer.envs) is AsyncVectorEnv
+        processes = trainer.envs.processes
+        alone.learn()
+        trainer.learn()
+        assert equal_agents(alone, trainer)
+        assert alone.history.episodes == trainer.history.episodes != []
+    assert len(processes) == 2
+    assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.parametrize("env", [lambda: gym.make("CartPole-v1"), "Pendulum-v1"])
+def test_where_there_is_no_environment_over_arrays_that_is_said(env):
+    with pytest.raises(ValueError, match="vectorization is 'array', expected 'sync' or 'async'"):
+        PPO(env, dataclasses.replace(SMALL, vectorization="array"))
+
+
+def test_leaving_closes_the_environments_also_after_an_error():
+    trainer = PPO(Count, SMALL)
+    counters = trainer.envs.envs
+    with pytest.raises(KeyError), trainer:
+        trainer.learn(lambda _: {}["nothing"])
+    assert all(counter.closed for counter in counters)
+    trainer.close()  # once more does no harm
+    other = PPO(Count, SMALL)
+    other.close()
+    assert all(counter.closed for counter in other.envs.envs)
+
+
+# ------------------------------------------------------------------ networks
 
 
 class Pixels(gym.Env):
@@ -291,6 +260,8 @@ class Pixels(gym.Env):
 
 
 class Convolution(Policy):
+    """Logits of what a picture shows."""
+
     dist = Categorical
 
     def __init__(self):
@@ -311,7 +282,7 @@ class Bright(nn.Module):
         return self.layer(obs.flatten(-3) / 255).squeeze(-1)
 
 
-def test_networks_of_ones_own_learn_from_images():
+def test_networks_of_ones_own_learn_from_images_and_are_loaded(tmp_path):
     torch.manual_seed(0)
     config = dataclasses.replace(
         SMALL, total_steps=9600, num_steps=32, minibatch_size=32, learning_rate=2e-2, gamma=0.0
@@ -321,68 +292,192 @@ def test_networks_of_ones_own_learn_from_images():
     assert trainer.history.recent_return(200) > 0.95
     bright, dark = (np.full((1, 3, 3), x, np.uint8) for x in (200, 20))
     assert trainer.policy.act(bright) == 1
+    assert trainer.policy.act(bright).shape == ()
     assert trainer.policy.act(np.stack([dark, bright, dark])).tolist() == [0, 1, 0]
+    trainer.save(tmp_path / "agent.pt")
+    policy = load_policy(tmp_path / "agent.pt", Convolution())
+    assert policy.act(np.stack([dark, bright, dark])).tolist() == [0, 1, 0]
+    assert evaluate(policy, Pixels, num_episodes=5, seed=0).tolist() == [1] * 5
+    with pytest.raises(ValueError, match=r"observation_space is Box.*or networks of your own"):
+        PPO(Pixels, SMALL, policy=policy)
 
 
-def test_normalised_observations_want_a_normaliser_in_networks_of_ones_own():
-    config = dataclasses.replace(SMALL, normalize_obs=True)
-    generator = torch.Generator().manual_seed(0)
-    plain = CategoricalPolicy(4, 2, (8,), generator)
-    with pytest.raises(ValueError, match=r"^normalize_obs is True, expected False with networks"):
-        PPO("CartPole-v1", config, policy=plain, critic=nn.Sequential(nn.Linear(4, 1)))
-    own = CategoricalPolicy(4, 2, (8,), generator)
-    own.net = nn.Sequential(ObsNormalizer(4), own.net)
-    trainer = PPO("CartPole-v1", SMALL, policy=own)
+def test_a_table_learns_in_states_by_number():
+    trainer = PPO(
+        "ppo_lib/Ridge-v0",
+        SMALL,
+        policy=TabularPolicy(14, 3, torch.float32),
+        critic=nn.Sequential(nn.Embedding(14, 1), nn.Flatten(-2)),
+    )
+    before = trainer.policy.logits.detach().clone()
     trainer.learn()
-    assert own.net[0].count.item() == 4 + 128
+    assert not torch.equal(trainer.policy.logits, before)
+    assert trainer.policy.act(0) in (0, 1, 2)
+
+
+def test_one_network_may_be_given_and_the_other_is_made():
+    torch.manual_seed(0)
+    trainer = PPO("CartPole-v1", SMALL, critic=nn.Sequential(nn.Linear(4, 1), nn.Flatten(-2)))
+    assert isinstance(trainer.policy, CategoricalPolicy)
+    policy = CategoricalPolicy(4, 2, (5,), torch.Generator().manual_seed(0))
+    assert PPO("CartPole-v1", SMALL, policy=policy).policy is policy
+
+
+@pytest.mark.parametrize("given", ["policy", "critic", "both"])
+def test_normalised_observations_want_a_normaliser_in_networks_of_ones_own(given):
+    # Otherwise one of the two, or both, would see them raw without a word.
+    policy = CategoricalPolicy(4, 2, (8,), torch.Generator().manual_seed(0))
+    critic = nn.Sequential(nn.Linear(4, 1), nn.Flatten(-2))
+    networks = {"policy": policy, "critic": critic}
+    own = networks if given == "both" else {given: networks[given]}
+    config = dataclasses.replace(SMALL, normalize_obs=True)
+    message = r"^normalize_obs is True, expected False with a (policy|critic) of your own that hold"
+    with pytest.raises(ValueError, match=message):
+        PPO("CartPole-v1", config, **own)
+    policy.net = nn.Sequential(ObsNormalizer(4), policy.net)
+    critic = nn.Sequential(policy.net[0], critic)
+    trainer = PPO("CartPole-v1", config, policy=policy, critic=critic)
+    trainer.learn()
+    # Four first observations, and then each step's once, though both networks hold it.
+    assert policy.net[0].count.item() == 4 + 96
 
 
 # ------------------------------------------------------------------ acting
 
 
-def test_act_takes_one_observation_or_a_batch_of_any_kind():
-    policy = CategoricalPolicy(4, 3, (8,), torch.Generator().manual_seed(0))
-    rows = np.random.default_rng(0).normal(size=(6, 4))
-    logits = policy(torch.tensor(rows, dtype=torch.float32))
-    expected = logits.argmax(-1).tolist()
-    assert policy.act(rows).tolist() == expected
-    assert policy.act(torch.tensor(rows)).tolist() == expected
-    assert policy.act(rows.tolist()).tolist() == expected
-    assert [policy.act(row).item() for row in rows] == expected
-    assert gym.spaces.Discrete(3).contains(policy.act(rows[0])[()])
-    drawn = [
-        policy.act(rows, deterministic=False, generator=torch.Generator().manual_seed(s)).tolist()
-        for s in (0, 0, 1, 2, 3)
-    ]
-    assert drawn[0] == drawn[1]
-    assert len({tuple(x) for x in drawn}) > 1
+def untrained(env_id):
+    """A policy with weights that do not stay near 0, and some observations."""
+    with PPO(env_id, SMALL) as trainer:
+        obs = np.stack([trainer.envs.single_observation_space.sample() for _ in range(20)])
+        with torch.no_grad():
+            trainer.policy.net[-1].weight.mul_(3000)
+    return trainer.policy, np.clip(obs, -5, 5).astype(np.float32)
 
 
-def test_act_keeps_to_the_bounds_of_the_environment():
-    trainer = PPO("Pendulum-v1", dataclasses.replace(SMALL, total_steps=32))
+def test_the_most_probable_action_of_one_observation_and_of_a_batch():
+    policy, obs = untrained("CartPole-v1")
+    logits = policy(torch.tensor(obs)).detach().numpy()
+    batch = policy.act(obs)
+    assert batch.dtype == np.int64
+    assert batch.tolist() == [int(row[1] > row[0]) for row in logits]
+    assert set(batch.tolist()) == {0, 1}
+    for x, action in zip(obs, batch, strict=True):
+        one = policy.act(x)
+        assert one.shape == ()
+        assert one == action
+        assert Discrete(2).contains(one)
+    assert policy.act(obs[0].tolist()) == policy.act(torch.tensor(obs[0])) == batch[0]
+    assert policy.act(obs.reshape(4, 5, 4)).tolist() == batch.reshape(4, 5).tolist()
+
+
+def test_actions_in_a_box_are_clipped_as_the_environment_wants_them():
+    policy, obs = untrained("Pendulum-v1")
+    means = policy(torch.tensor(obs))[:, :1].detach().numpy()
+    assert (means < -2).any()
+    assert (means > 2).any()
+    batch = policy.act(obs)
+    assert (batch.dtype, batch.shape) == (np.float32, (20, 1))
+    np.testing.assert_array_equal(batch, np.clip(means, -2, 2))
+    space = gym.make("Pendulum-v1").action_space
+    drawn = policy.act(obs, deterministic=False, generator=torch.Generator().manual_seed(0))
+    for action in (*batch, *drawn, policy.act(obs[0])):
+        assert space.contains(action)
+    assert (np.abs(batch) == 2).any()
+
+
+class Bounded(Policy):
+    """A Gaussian policy of one's own, with bounds as `Policy` asks for them."""
+
+    dist = DiagonalGaussian
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+
+    def forward(self, obs):
+        return self.net(obs)
+
+    def in_bounds(self, actions):
+        return actions.clamp(-2, 2)
+
+
+def test_a_policy_of_ones_own_keeps_to_the_bounds_that_it_has():
+    trainer = PPO("Pendulum-v1", SMALL, policy=Bounded())
     with torch.no_grad():
-        trainer.policy.net[-1].bias += 5.0
+        trainer.policy.net.bias.fill_(7.0)
+    trainer.learn()
     obs = trainer.collector.obs.numpy()
     assert trainer.policy(trainer.collector.obs)[:, 0].min() > 2
     assert trainer.policy.act(obs).tolist() == [[2.0]] * 4
     assert trainer.envs.single_action_space.contains(trainer.policy.act(obs[0]))
-    free = GaussianPolicy(3, 1, (8,), torch.Generator().manual_seed(0))
+
+
+def test_drawn_actions_have_the_policys_probabilities_and_come_from_the_generator_given():
+    policy = TabularPolicy(1, 2)
     with torch.no_grad():
-        free.net[-1].bias += 5.0
-    assert free.act(obs).min() > 2
+        policy.logits[0] = torch.tensor([0.2, 0.8]).log()
+    states = np.zeros(2000, dtype=np.int64)
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return policy.act(states, deterministic=False, generator=generator)
+
+    # Five standard errors: 5 √(0.2 · 0.8 / 2000) = 0.045.
+    assert abs(draw(0).mean() - 0.8) < 0.045
+    assert draw(0).tolist() == draw(0).tolist() != draw(1).tolist()
+    assert policy.act(states).tolist() == [1] * 2000
+    torch.manual_seed(3)
+    first = policy.act(states, deterministic=False)
+    torch.manual_seed(3)
+    assert first.tolist() == policy.act(states, deterministic=False).tolist()
 
 
-def test_acting_by_hand_earns_what_evaluation_says():
-    trainer = PPO("CartPole-v1", dataclasses.replace(SMALL, total_steps=1024))
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_policy_is_loaded_and_acts_without_an_environment(
+    env_id, normalized, tmp_path, monkeypatch
+):
+    trainer = PPO(env_id, dataclasses.replace(SMALL, normalize_obs=normalized))
     trainer.learn()
-    env = gym.make("CartPole-v1")
-    (obs, _), total, over = env.reset(seed=5), 0.0, False
+    trainer.save(tmp_path / "agent.pt")
+
+    def refuse(*_, **__):
+        raise AssertionError("an environment was made")
+
+    monkeypatch.setattr(gym, "make", refuse)
+    monkeypatch.setattr(gym, "make_vec", refuse)
+    policy = load_policy(tmp_path / "agent.pt")
+    obs = trainer.collector.obs.numpy()
+    assert policy.act(obs).tolist() == trainer.policy.act(obs).tolist()
+    # It is a module like others: pickled, it is the same.
+    again = pickle.loads(pickle.dumps(policy))
+    assert again.act(obs).tolist() == policy.act(obs).tolist()
+    assert type(policy) is (CategoricalPolicy if env_id == "CartPole-v1" else GaussianPolicy)
+
+
+def test_the_bounds_of_actions_are_loaded_with_the_policy(tmp_path):
+    trainer = PPO("Pendulum-v1", SMALL)
+    with torch.no_grad():
+        trainer.policy.net[-1].bias.fill_(77.0)
+    trainer.save(tmp_path / "agent.pt")
+    assert load_policy(tmp_path / "agent.pt").act(np.zeros(3)).tolist() == [2.0]
+
+
+def test_the_first_things_that_somebody_does(tmp_path):
+    # As the README says it.
+    config = dataclasses.replace(settings("CartPole-v1"), total_steps=4096)
+    with PPO("CartPole-v1", config) as trainer:
+        trainer.learn()
+        trainer.save(tmp_path / "cartpole.pt")
+    with PPO.load(tmp_path / "cartpole.pt", total_steps=20_480) as trainer:
+        assert len(trainer.learn()) == 10
+        trainer.save(tmp_path / "cartpole.pt")
+    policy = load_policy(tmp_path / "cartpole.pt")
+    # Untrained it would be below 30.
+    assert evaluate(policy, "CartPole-v1", num_episodes=5, seed=1).mean() > 100
+    env, total, over = gym.make("CartPole-v1"), 0.0, False
+    obs, _ = env.reset(seed=1)
     while not over:
-        obs, reward, terminated, truncated, _ = env.step(trainer.policy.act(obs))
-        total, over = total + reward, terminated or truncated
-    assert evaluate(trainer.policy, "CartPole-v1", num_episodes=1, seed=5).item() == total
-
-
-def test_what_a_user_calls_is_documented():
-    for name in ("learn", "save", "load", "close", "collect", "update", "gradient", "loss"):
-        assert inspect.getdoc(getattr(PPO, name))
+        obs, reward, terminated, truncated, _ = env.step(policy.act(obs))
+        total, over = total + float(reward), terminated or truncated
+    assert total == evaluate(policy, "CartPole-v1", num_episodes=1, seed=1).item()

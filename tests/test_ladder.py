@@ -1,6 +1,7 @@
 """The ladder: each rung against sums written out here, the last against `PPO`, and its data."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,12 @@ def log_prob_gradient(agent: PPO, obs: Tensor, action: int) -> Tensor:
 
 def test_all_rungs_start_with_the_same_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     actors = []
-    monkeypatch.setattr(ladder, "_score", lambda agent: actors.append(flat(agent.policy)) or 0.0)
+
+    def look(policy: torch.nn.Module, *_: Any, **__: Any) -> Tensor:
+        actors.append(flat(policy))
+        return torch.zeros(1)
+
+    monkeypatch.setattr(ladder, "evaluate", look)
     for rung in ladder.RUNGS:
         ladder.run(rung, seed=3, total_steps=512)
     assert all(torch.equal(actor, actors[0]) for actor in actors[::2])
@@ -103,8 +109,13 @@ def test_gradient_of_a_rollout_is_the_sum_over_steps(rung: str) -> None:
 
 @pytest.mark.parametrize("rung", ladder.RUNGS[5:])
 def test_only_the_last_rung_is_ppo_by_default(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = []
-    monkeypatch.setattr(ladder, "_score", lambda agent: agents.append(agent) or 0.0)
+    agents, make = [], ladder.make_learner
+
+    def made(*args: Any, **numbers: Any) -> PPO:
+        agents.append(make(*args, **numbers))
+        return agents[-1]
+
+    monkeypatch.setattr(ladder, "make_learner", made)
     ladder.run(rung, seed=1, total_steps=1500, learning_rate=3e-3)
     ppo = PPO("CartPole-v1", PPOConfig(seed=1, total_steps=1500, learning_rate=3e-3))
     ppo.learn()

@@ -7,7 +7,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
 
 from ppo_lib import PPO, PPOConfig, evaluate
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer, RunningMoments
@@ -25,6 +24,26 @@ SMALL = PPOConfig(
 )
 
 
+class Once(gym.Env):
+    """Copies show the offset less 1 and the offset plus 1 in turn; a step pays 1, and ends."""
+
+    observation_space = gym.spaces.Box(-2000, 2000, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, offset=0.0, dies=True):
+        self.offset, self.dies = offset, dies
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        if seed is not None:
+            self.place = np.array([self.offset + (-1) ** seed], dtype=np.float32)
+        return self.place.copy(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return self.place.copy(), 1.0, self.dies, False, {}
+
+
 def batches(shapes, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
@@ -36,16 +55,21 @@ def all_rows(parts):
 
 def learn_and_watch(config=SMALL, env_id="Pendulum-v1"):
     """A trainer that has learned, and the rollouts that it saw."""
-    trainer, rollouts = PPO(env_id, config), []
-    collect = trainer.collector.collect
+    rollouts = []
 
-    def watched(*args):
-        rollouts.append(collect(*args))
-        return rollouts[-1]
+    class Watched(PPO):
+        def collect(self):
+            rollouts.append(super().collect())
+            return rollouts[-1]
 
-    trainer.collector.collect = watched
+    trainer = Watched(env_id, config)
     trainer.learn()
     return trainer, rollouts
+
+
+def counted(rollouts):
+    """The rows that the statistics are of: the first observations, and then all of a rollout."""
+    return all_rows([rollouts[0].obs[0].double(), *(rollout.obs.double() for rollout in rollouts)])
 
 
 # ------------------------------------------------------------------ running moments
@@ -152,44 +176,13 @@ def test_observations_are_cut_at_ten_deviations():
     assert normalizer(obs).flatten().tolist() == pytest.approx([-10, -10, -9.5, 9.5, 10, 10])
 
 
-def test_a_feature_that_never_changes_is_centred_and_not_scaled():
-    normalizer = ObsNormalizer(2)
-    normalizer.update(torch.tensor([[0.3, -2.0]] * 7))
-    found = normalizer(torch.tensor([[0.3, -2.0], [0.5, 1.0]]))
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [0.2, 3.0]]))
-
-
-def test_first_observations_centre_and_scale_down_but_never_up():
-    # Deviations of 200, 0.02 and 0 around 1000, 5 and 7.
-    normalizer = ObsNormalizer(3)
-    normalizer.start(torch.tensor([[800.0, 4.98, 7.0], [1200.0, 5.02, 7.0]]))
-    found = normalizer(torch.tensor([[1400.0, 5.5, 9.0]]))
-    torch.testing.assert_close(found, torch.tensor([[2.0, 0.5, 2.0]]))
-    # Later rows count with them, and then as always.
-    normalizer.update(torch.tensor([[1000.0, 5.0, 7.0]] * 2))
-    expected = torch.tensor([[400 / 2e4**0.5, 0.5 / 2e-4**0.5, 2.0]]).clamp(-10, 10)
-    torch.testing.assert_close(normalizer(torch.tensor([[1400.0, 5.5, 9.0]])), expected)
-
-
-def test_the_first_rollout_tells_999_from_1001():
-    class Far(gym.Env):
-        observation_space, action_space = Box(0, 2000, (1,)), Discrete(2)
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed, options=options)
-            self.state = np.array([self.np_random.choice([999.0, 1001.0])], dtype=np.float32)
-            return self.state, {}
-
-        def step(self, action):  # noqa: ARG002
-            return self.state, 1.0, False, False, {}
-
-    trainer = PPO(Far, dataclasses.replace(SMALL, num_envs=4, seed=3))
-    first = trainer.collector.obs
-    assert first.unique().tolist() == [999, 1001]
-    seen = trainer.policy.net[0](first)
-    expected = (first - first.mean()) / first.std(correction=0).clamp(min=1)
-    torch.testing.assert_close(seen, expected, rtol=1e-3, atol=1e-3)
-    assert seen.max() - seen.min() > 1
+@pytest.mark.parametrize("number", [0.3, 7.7, -12345.678])
+def test_a_feature_that_has_never_varied_is_centred_and_not_scaled(number):
+    normalizer = ObsNormalizer(1)
+    for rows in (7, 1, 128):
+        normalizer.update(torch.full((rows, 1), number))
+    assert normalizer(torch.tensor([number])).item() == 0
+    assert normalizer(torch.tensor([number + 0.5])).item() == pytest.approx(0.5, abs=1e-3)
 
 
 def test_looking_at_observations_does_not_count_them():
@@ -206,22 +199,24 @@ def test_actor_and_critic_look_through_one_normaliser_that_both_save():
     trainer.learn()
     for network in (trainer.policy, trainer.critic):
         state = network.state_dict()
+        # The first observations of four environments, and then every step's.
         assert state["net.0.count"].item() == 4 + 96
-        assert torch.equal(state["net.0.mean"], normalizer.mean)
-        assert torch.equal(state["net.0.var"], normalizer.var)
+        for name in ("mean", "var", "center", "scale"):
+            assert torch.equal(state[f"net.0.{name}"], getattr(normalizer, name))
 
 
 def test_statistics_are_nothing_that_is_trained():
     # 3 features, 8 hidden units, 1 action or value; the Gaussian has a width of its own.
     policy, critic = 3 * 8 + 8 + 8 + 1 + 1, 3 * 8 + 8 + 8 + 1
-    trainer = PPO("Pendulum-v1", SMALL)
-    assert sum(p.numel() for p in trainer.parameters) == policy + critic
+    sizes = [p.numel() for p in PPO("Pendulum-v1", SMALL).parameters]
+    assert sum(sizes) == policy + critic
 
 
 def test_without_being_asked_for_nothing_is_normalised():
     plain = dataclasses.replace(SMALL, normalize_obs=False, normalize_rewards=False)
     trainer, rollouts = learn_and_watch(plain)
-    assert not any(isinstance(module, ObsNormalizer) for module in trainer.policy.modules())
+    for network in (trainer.policy, trainer.critic):
+        assert not any(isinstance(module, ObsNormalizer) for module in network.modules())
     assert trainer.reward_normalizer is None
     obs = rollouts[0].obs
     first, _, last = trainer.policy.net
@@ -231,11 +226,9 @@ def test_without_being_asked_for_nothing_is_normalised():
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_the_statistics_are_those_of_all_observations_collected(env_id):
-    first = PPO(env_id, SMALL).collector.obs
     trainer, rollouts = learn_and_watch(env_id=env_id)
-    rows = all_rows([first.double(), *(rollout.obs.double() for rollout in rollouts)])
-    normalizer = trainer.policy.net[0]
-    assert len(rows) == 4 + 96 == normalizer.count.item()
+    rows, normalizer = counted(rollouts), trainer.policy.net[0]
+    assert len(rows) == 100 == normalizer.count.item()
     np.testing.assert_allclose(normalizer.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(normalizer.var, rows.var(0), rtol=1e-10)
 
@@ -252,11 +245,10 @@ def test_the_statistics_change_only_between_two_updates():
 
 
 def test_evaluation_looks_through_the_normaliser_too():
-    first = PPO("Pendulum-v1", SMALL).collector.obs
     trainer, rollouts = learn_and_watch(
         dataclasses.replace(SMALL, learning_rate=0.3, max_grad_norm=50.0)
     )
-    rows = all_rows([first.double(), *(rollout.obs.double() for rollout in rollouts)])
+    rows = counted(rollouts)
     hidden, last = (
         (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy())
         for layer in (trainer.policy.net[1], trainer.policy.net[3])
@@ -277,22 +269,57 @@ def test_evaluation_looks_through_the_normaliser_too():
     assert earned != pytest.approx(play(0, 1), rel=1e-2)
 
 
+def test_first_observations_centre_and_scale_down_but_never_up():
+    # Deviations of 200, 0.02 and 0 around 1000, 5 and 7.
+    normalizer = ObsNormalizer(3)
+    normalizer.start(torch.tensor([[800.0, 4.98, 7.0], [1200.0, 5.02, 7.0]]))
+    found = normalizer(torch.tensor([[1400.0, 5.5, 9.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2.0, 0.5, 2.0]]))
+    # Later rows count with them, and then as always.
+    normalizer.update(torch.tensor([[1000.0, 5.0, 7.0]] * 2))
+    expected = torch.tensor([[400 / 2e4**0.5, 0.5 / 2e-4**0.5, 2.0]]).clamp(-10, 10)
+    torch.testing.assert_close(normalizer(torch.tensor([[1400.0, 5.5, 9.0]])), expected)
+
+
+@pytest.mark.parametrize("offset", [-1000.0, 1000.0])
+def test_the_first_rollout_already_tells_far_observations_apart(offset):
+    trainer = PPO(lambda: Once(offset, dies=False), SMALL)
+    seen = []
+    hook = trainer.policy.net[1].register_forward_pre_hook(lambda _, x: seen.append(x[0].clone()))
+    trainer.collect()
+    hook.remove()
+    assert len(seen) == 8
+    for obs in seen:
+        assert sorted(obs.flatten().tolist()) == pytest.approx([-1, -1, 1, 1], abs=1e-4)
+
+
+def test_an_experienced_normaliser_that_is_handed_over_keeps_its_scale():
+    first, _ = learn_and_watch(env_id="CartPole-v1")
+    normalizer = first.policy.net[0]
+    scale = normalizer.scale.clone()
+    assert (scale > 1).any()
+    second = PPO("CartPole-v1", SMALL, policy=first.policy)
+    assert torch.equal(second.policy.net[0].scale, scale)
+
+
 # ------------------------------------------------------------------ rewards
 
 
 class Paid(NamedTuple):
+    """What of a rollout a normaliser looks at."""
+
     rewards: torch.Tensor
     terminated: torch.Tensor
     truncated: torch.Tensor
+    mask: torch.Tensor
 
 
 def paid(rewards, terminated, truncated):
-    return Paid(rewards, terminated, truncated)
+    return Paid(rewards, terminated, truncated, torch.ones_like(terminated))
 
 
 def scale(normalizer, rollout):
-    ended = rollout.terminated | rollout.truncated
-    return normalizer(rollout.rewards, ended, torch.ones_like(ended))
+    return normalizer(rollout.rewards, rollout.terminated | rollout.truncated, rollout.mask)
 
 
 def forward_sums(rewards, ended, gamma):
@@ -337,7 +364,8 @@ def test_rewards_are_divided_by_the_deviation_of_their_discounted_sums(gamma):
         scaled = scale(normalizer, rollout)
         deviation = sums[: 6 * (i + 1)].std()
         assert scaled.dtype == torch.float32
-        np.testing.assert_allclose(scaled, rollout.rewards / deviation, rtol=1e-5)
+        expected = (rollout.rewards / deviation).clip(-10, 10)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-5)
     assert normalizer.count.item() == 48
     assert normalizer.mean.item() == pytest.approx(sums.mean(), rel=1e-6)
 
@@ -363,41 +391,6 @@ def test_rewards_are_scaled_but_not_shifted():
     assert scale(RewardNormalizer(4, gamma=0.9), nothing).tolist() == torch.zeros(6, 4).tolist()
 
 
-def test_rewards_are_within_ten_where_their_sum_has_hardly_varied():
-    # Episodes of one step that pay 1, and the first step of 64 environments: no deviation at all.
-    one = paid(torch.ones(5, 3), torch.ones(5, 3, dtype=torch.bool), torch.zeros(5, 3).bool())
-    assert scale(RewardNormalizer(3, gamma=0.9), one).unique().tolist() == [10]
-    mixed = one._replace(rewards=torch.tensor([[1.0, -1.0, 1.0]]).expand(5, 3) * 1e-9)
-    assert scale(RewardNormalizer(3, gamma=0.9), mixed).abs().max() <= 10
-
-
-def test_value_loss_stays_small_in_episodes_of_one_step_that_pay_1():
-    class One(gym.Env):
-        observation_space, action_space = Box(-1, 1, (1,)), Discrete(2)
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed, options=options)
-            return np.zeros(1, np.float32), {}
-
-        def step(self, action):  # noqa: ARG002
-            return np.zeros(1, np.float32), 1.0, True, False, {}
-
-    history = PPO(One, SMALL).learn()
-    assert history["value_loss"].max() < 100
-    short = dataclasses.replace(SMALL, num_steps=1, num_envs=4, minibatch_size=4)
-    assert PPO("CartPole-v1", short).learn()["value_loss"].max() < 100
-
-
-def test_a_row_in_which_an_environment_resets_is_not_counted():
-    rewards = torch.tensor([[1.0], [3.0], [0.0], [2.0]])
-    ended, mask = (torch.tensor([[0], [1], [0], [0]]).bool(), torch.tensor([[1], [1], [0], [1]]))
-    normalizer = RewardNormalizer(1, gamma=0.5)
-    normalizer(rewards, ended, mask.bool())
-    # Sums 1, 3.5, and 2 of the next episode.
-    assert normalizer.count.item() == 3
-    assert normalizer.mean.item() == pytest.approx(6.5 / 3)
-
-
 @pytest.mark.parametrize("gamma", [-0.01, 1.01, float("nan")])
 def test_a_discount_out_of_range_is_refused(gamma):
     with pytest.raises(ValueError, match=r"^gamma is .*, expected a number in \[0, 1\]$"):
@@ -421,8 +414,40 @@ def test_the_trainer_learns_from_scaled_rewards_and_reports_them_as_paid(env_id,
     assert ended.any()
     for i, rollout in enumerate(rollouts):
         deviation = sums[: 208 * (i + 1)].std()
-        np.testing.assert_allclose(given[i], rollout.rewards / deviation, rtol=1e-5, atol=1e-7)
+        expected = (rollout.rewards / deviation).clip(-10, 10)
+        np.testing.assert_allclose(given[i], expected, rtol=1e-5, atol=1e-7)
     returns = [r for rollout in rollouts for r in rollout.episode_returns.tolist()]
     assert [r for _, r, _ in trainer.history.episodes] == returns
     whole = rewards[: np.argmax(ended[:, 0]) + 1, 0].sum()
     assert any(r == pytest.approx(whole, rel=1e-6) for r in returns)
+
+
+def test_rewards_without_spread_are_bounded():
+    # One step an episode that pays 1: the sums are 1, 1, 1, …, and 1 / √(0 + 1e-8) is 10,000.
+    ends = torch.ones(6, 4, dtype=torch.bool)
+    normalizer = RewardNormalizer(4, gamma=0.9)
+    for sign in (1, -1):
+        scaled = scale(normalizer, paid(sign * torch.ones(6, 4), ends, torch.zeros_like(ends)))
+        assert scaled.abs().max() <= 10
+        assert scaled.sign().unique().tolist() == [sign]
+
+
+@pytest.mark.parametrize("env", ["one step of CartPole", "one step an episode"])
+def test_no_value_explodes_where_rewards_have_no_spread(env):
+    steps = 1 if env == "one step of CartPole" else 8
+    changes = {"num_steps": steps, "minibatch_size": 4, "total_steps": 40 * steps}
+    config = dataclasses.replace(SMALL, **changes)
+    history = PPO("CartPole-v1" if steps == 1 else Once, config).learn()
+    # Half of (10 - V)² and not of (10,000 - V)².
+    assert history["value_loss"].max() < 1000
+
+
+def test_a_row_in_which_an_environment_resets_itself_is_not_counted():
+    ends = torch.tensor([[False], [True], [False], [False]])
+    rollout = paid(torch.tensor([[1.0], [1.0], [0.0], [1.0]]), ends, torch.zeros_like(ends))
+    rollout = rollout._replace(mask=torch.tensor([[True], [True], [False], [True]]))
+    normalizer = RewardNormalizer(1, gamma=0.5)
+    scale(normalizer, rollout)
+    # The sums are 1 and 1.5, and 1 in the next episode.
+    assert normalizer.count.item() == 3
+    assert normalizer.mean.item() == pytest.approx(3.5 / 3)

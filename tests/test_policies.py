@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian
-from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, TabularPolicy
+from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, TabularPolicy, mlp
 
 
 def generator(seed=0):
@@ -83,3 +84,41 @@ def test_the_tabular_policy_starts_uniform_and_is_a_softmax_of_its_logits():
     states = torch.tensor([[0, 2], [2, 3]])
     assert policy(states).shape == (2, 2, 3)
     assert torch.equal(policy(states)[0, 1], policy.logits[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "last_gain"), [("categorical", 0.01), ("gaussian", 0.01), ("critic", 1.0)]
+)
+def test_weights_start_orthogonal_and_biases_at_zero(name, last_gain):
+    net = networks()[name].net
+    assert [type(module) for module in net] == [nn.Linear, nn.Tanh] * 2 + [nn.Linear]
+    layers = list(net)[::2]
+    outputs = {"categorical": 3, "gaussian": 2, "critic": 1}[name]
+    shapes = [(layer.in_features, layer.out_features) for layer in layers]
+    assert shapes == [(6, 16), (16, 8), (8, outputs)]
+    for layer, gain in zip(layers, (2**0.5, 2**0.5, last_gain), strict=True):
+        weight = layer.weight.detach()
+        product = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
+        torch.testing.assert_close(
+            product, gain**2 * torch.eye(len(product)), rtol=0, atol=1e-5 * gain**2
+        )
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("sizes", [[0, 3], [3, 0, 2], [3, -1]])
+def test_a_layer_of_no_width_is_refused(sizes):
+    with pytest.raises(ValueError, match=r"sizes is \[.*\], expected each to be at least 1"):
+        mlp(sizes, generator(), last_gain=1.0)
+
+
+def test_a_network_without_hidden_layers_is_one_layer():
+    net = mlp([3, 2], generator(), last_gain=1.0)
+    assert [type(module) for module in net] == [nn.Linear]
+
+
+def test_the_input_is_left_as_it_is():
+    x = torch.randn(5, 6, generator=generator(2))
+    before = x.clone()
+    for network in networks().values():
+        network(x).sum().backward()
+    assert torch.equal(x, before)

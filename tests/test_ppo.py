@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import math
-from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +13,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from ppo_lib import PPO, History, PPOConfig, evaluate
 from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, make_networks
-from ppo_lib.ppo import minibatches
+from ppo_lib.ppo import Batch, minibatches
 
 SMALL = PPOConfig(
     total_steps=128, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -80,7 +79,7 @@ NAN, INF = float("nan"), float("inf")
 REFUSED = {
     "total_steps": [0, -1, 1e5, "many", True, 511],
     "num_envs": [0, -1, 8.0, None, True],
-    "vectorization": ["fast", None, 1],
+    "vectorization": ["serial", 0, None, True],
     "num_steps": [0, -1, 64.0],
     "num_epochs": [0, -1, 4.0],
     "minibatch_size": [0, -1, 128.0, 513],
@@ -104,7 +103,7 @@ REFUSED = {
     "hidden_sizes": [[64, 64], 64, (0,), (64, -1), (64.0,), (True,), None],
     "seed": [-1, 0.0, None, True],
     "device": ["gpu", 0, None, *([] if torch.cuda.is_available() else ["cuda"])],
-    "num_threads": [0, -1, 1.0, None],
+    "num_threads": [0, -1, 2.0, None, True],
 }
 
 
@@ -240,30 +239,42 @@ def test_the_gradient_is_scaled_down_to_its_limit():
     config = dataclasses.replace(SMALL, num_epochs=1, minibatch_size=32, max_grad_norm=1e-3)
     trainer = PPO("CartPole-v1", dataclasses.replace(config, total_steps=32))
     assert trainer.learn()["grad_norm"][0] > 0.01
-    moments = [state["exp_avg"].flatten() for state in trainer.optimizer.state.values()]
-    assert torch.cat(moments).norm().item() == pytest.approx(1e-4, rel=0.01)
-
-
-class Columns(NamedTuple):
-    number: torch.Tensor
-    square: torch.Tensor
+    moments = [trainer.optimizer.state[p]["exp_avg"].flatten() for p in trainer.parameters]
+    length = torch.cat(moments).norm().item()
+    assert length == pytest.approx(1e-4, rel=0.01)
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(12, 4), (10, 4), (5, 5), (3, 1)])
-def test_minibatches_hold_every_row_once_and_whole(batch_size, size):
-    generator = torch.Generator().manual_seed(0)
-    batch = Columns(torch.arange(batch_size), torch.arange(batch_size)[:, None] ** 2)
+def test_minibatches_hold_every_step_once(batch_size, size):
+    # Column c holds 100 c + the number of the step, in one dimension or in two.
+    generator, steps = torch.Generator().manual_seed(0), torch.arange(batch_size)
+    batch = Batch(*(100 * c + (steps if c else steps[:, None]) for c in range(7)))
     first, second = (list(minibatches(batch, size, generator)) for _ in range(2))
+    orders = []
     for parts in (first, second):
-        assert all(isinstance(part, Columns) for part in parts)
-        assert sorted(torch.cat([part.number for part in parts]).tolist()) == [*range(batch_size)]
-        assert all(torch.equal(part.number[:, None] ** 2, part.square) for part in parts)
-        assert [len(part.number) for part in parts[:-1]] == [size] * (len(parts) - 1)
-        assert len(parts) == math.ceil(batch_size / size)
+        assert all(type(part) is Batch for part in parts)
+        lengths = [len(part.obs) for part in parts]
+        assert lengths == [size] * (batch_size // size) + [batch_size % size] * (
+            batch_size % size > 0
+        )
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        assert columns[0].shape == (batch_size, 1)
+        order = columns[0].flatten()
+        assert sorted(order.tolist()) == steps.tolist()
+        # A step's numbers stay together.
+        assert all(torch.equal(x.flatten(), 100 * c + order) for c, x in enumerate(columns))
+        orders.append(order.tolist())
     if batch_size > 5:
-        assert torch.cat([p.number for p in first]).tolist() != list(range(batch_size))
-        pairs = zip(first, second, strict=True)
-        assert not all(torch.equal(a.number, b.number) for a, b in pairs)
+        assert orders[0] != orders[1]
+    assert torch.equal(batch.actions, 100 + steps)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range"])
+def test_annealing_follows_the_updates_and_not_the_steps_that_are_left_over(name):
+    # Three updates of 32 of the 100 steps: a third less each time, whatever the rest of 4.
+    changes = {"total_steps": 100, name: 0.3, f"anneal_{name}": True}
+    history = learned(dataclasses.replace(SMALL, **changes)).history
+    assert history[name].tolist() == pytest.approx([0.3, 0.2, 0.1], rel=1e-12)
 
 
 # ------------------------------------------------------------------ history
@@ -337,19 +348,17 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
 def test_networks_fit_the_spaces():
     generator = torch.Generator().manual_seed(0)
 
-    def made(env_id):
-        envs = gym.make_vec(env_id, 1)
-        spaces = envs.single_observation_space, envs.single_action_space
-        return make_networks(*spaces, (8,), generator)
+    def networks(env_id):
+        env = gym.make(env_id)
+        return make_networks(env.observation_space, env.action_space, (8,), generator)
 
-    policy, critic = made("CartPole-v1")
+    policy, critic = networks("CartPole-v1")
     assert isinstance(policy, CategoricalPolicy)
     assert policy(torch.zeros(5, 4)).shape == (5, 2)
     assert critic(torch.zeros(5, 4)).shape == (5,)
-    continuous, _ = made("Pendulum-v1")
+    continuous, _ = networks("Pendulum-v1")
     assert isinstance(continuous, GaussianPolicy)
     assert continuous(torch.zeros(5, 3)).shape == (5, 2)
-    assert (continuous.low.tolist(), continuous.high.tolist()) == ([-2], [2])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import TimeLimit
 
 from ppo_lib import PPO, PPOConfig
 
@@ -89,16 +90,16 @@ class Walk(gym.Env):
         return self._obs(), 1.0, self.count == self.dies, False, {}
 
 
-gym.register("tests/Probe-v0", Probe)
-gym.register("tests/Endless-v0", Endless)
-gym.register("tests/EndlessLimited-v0", Endless, max_episode_steps=5)
-gym.register("tests/Walk-v0", Walk)
-gym.register("tests/WalkLimited-v0", Walk, max_episode_steps=5)
+def limited(env):
+    return TimeLimit(env, 5)
 
 
-def learned(kind, reward, *, env_id="tests/Probe-v0", world=None, **changes):
-    config, arguments = dataclasses.replace(CONFIG, **changes), world or {}
-    trainer = PPO(lambda: gym.make(env_id, kind=kind, reward=reward, **arguments), config)
+def learned(kind, reward, *, cls=Probe, wrap=None, world=None, **changes):
+    def make():
+        env = cls(kind, reward, **(world or {}))
+        return env if wrap is None else wrap(env)
+
+    trainer = PPO(make, dataclasses.replace(CONFIG, **changes))
     trainer.learn()
     return trainer
 
@@ -209,34 +210,33 @@ def test_6_a_time_limit_is_not_a_death(kind):
     # are 1, 1.855, 2.586, 3.211 and 3.745, so that V = 2.4795 + 0.0779 V = 2.689: the mean of
     # the five, since the critic can't tell them apart.
     changes = {"num_envs": 4, "minibatch_size": 40, "total_steps": 1600, "learning_rate": 2e-2}
-    limited = learned(
-        kind, lambda *_: 1.0, env_id="tests/EndlessLimited-v0", world={"length": 0}, **changes
-    )
-    assert value(limited, 1) == pytest.approx(10, abs=0.02)
-    dead = learned(kind, lambda *_: 1.0, env_id="tests/Endless-v0", world={"length": 5}, **changes)
+    cut = learned(kind, lambda *_: 1.0, cls=Endless, wrap=limited, world={"length": 0}, **changes)
+    assert value(cut, 1) == pytest.approx(10, abs=0.02)
+    dead = learned(kind, lambda *_: 1.0, cls=Endless, world={"length": 5}, **changes)
     assert value(dead, 1) == pytest.approx(2.689, abs=0.01)
 
 
-def rollouts(env_id, updates, **arguments):
+def rollouts(make, updates):
     """What each update of a trainer was given, in 7 steps of 1 environment."""
     config = PPOConfig(
         total_steps=7 * updates, num_envs=1, num_steps=7, minibatch_size=7, hidden_sizes=()
     )
-    trainer = PPO(lambda: gym.make(env_id, **arguments), config)
-    given, update = [], trainer.update
-    trainer.update = lambda rollout: given.append(rollout) or update(rollout)
-    trainer.learn()
+    given = []
+
+    class Watched(PPO):
+        def update(self, rollout):
+            given.append(rollout)
+            return super().update(rollout)
+
+    Watched(make, config).learn()
     return given
 
 
 @both_kinds_of_action
-@pytest.mark.parametrize(
-    ("env_id", "arguments", "flag"),
-    [("tests/WalkLimited-v0", {}, "truncated"), ("tests/Walk-v0", {"dies": 5}, "terminated")],
-)
-def test_6_no_step_is_invented_where_an_episode_ends(kind, env_id, arguments, flag):
+@pytest.mark.parametrize("flag", ["truncated", "terminated"])
+def test_6_no_step_is_invented_where_an_episode_ends(kind, flag):
     # Episodes of 5 steps, the e-th is seen as 100e, 100e + 1, … 100e + 5; rollouts of 7 steps.
-    given = rollouts(env_id, 3, kind=kind, **arguments)
+    given = rollouts(lambda: limited(Walk(kind)) if flag == "truncated" else Walk(kind, 5), 3)
     obs = [rollout.obs.flatten().tolist() for rollout in given]
     next_obs = [rollout.next_obs.flatten().tolist() for rollout in given]
     assert obs == [

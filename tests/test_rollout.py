@@ -222,77 +222,7 @@ def test_a_tabular_policy_is_collected_in_an_environment_of_numbered_states():
     assert rollout.next_obs[:, 0].tolist() == [1, 2, 3, 4, 5, 1, 2]
 
 
-# ------------------------------------------------------------------ refusals
-
-
-@pytest.mark.parametrize(
-    ("spoilt", "message"),
-    [
-        (("obs", 2), r"observation is \[\[nan\]\], expected finite"),
-        (("reward", 2), r"reward is \[nan\], expected finite"),
-        (("reward", 5), r"reward is \[nan\], expected finite"),
-    ],
-)
-def test_a_nan_from_the_environment_is_refused_by_name(spoilt, message):
-    collector = Collector(vector(Counter(spoilt=spoilt)), seed=0)
-    with pytest.raises(ValueError, match=message):
-        collector.collect(policy(), 6, generator())
-    with pytest.raises(ValueError, match=message):
-        play_episodes(vector(Counter(spoilt=spoilt)), policy(), generator(), seed=0)
-
-
-def test_a_policy_that_gives_no_numbers_is_refused():
-    # A categorical one draws some action all the same, and the environment takes it.
-    actor = policy()
-    with torch.no_grad():
-        actor.net[-1].bias += torch.nan
-    message = r"(?s)dist_params is .*nan.*, expected finite"
-    with pytest.raises(ValueError, match=message):
-        Collector(two_counters(), seed=0).collect(actor, 2, generator())
-    for draws in (generator(), None):
-        with pytest.raises(ValueError, match=message):
-            play_episodes(two_counters(), actor, draws, seed=0)
-
-
-def test_a_nan_in_the_first_observation_is_refused():
-    with pytest.raises(ValueError, match=r"observation is .*nan.*, expected finite"):
-        Collector(vector(Counter(spoilt=("obs", 0))), seed=0)
-
-
-@pytest.mark.parametrize(
-    ("spaces", "message"),
-    [
-        ({"obs": MultiDiscrete([2, 3])}, r"observation_space is MultiDiscrete.*FlattenObservation"),
-        (
-            {"obs": Dict({"x": ANY})},
-            r"observation_space is Dict.*expected a Box of at least one dim",
-        ),
-        ({"obs": MultiBinary(3)}, "observation_space is MultiBinary"),
-        ({"obs": Box(-1, 1, ())}, "observation_space is Box"),
-        ({"obs": Discrete(3, start=1)}, r"observation_space is Discrete\(3, start=1\)"),
-        ({"action": MultiDiscrete([2, 3])}, r"action_space is MultiDiscrete.*expected a Discrete"),
-        ({"action": Dict({"x": ANY})}, "action_space is Dict"),
-        ({"action": Box(-1, 1, (2, 3))}, r"action_space is Box.*\(2, 3\)"),
-        ({"action": Discrete(3, start=1)}, r"action_space is Discrete\(3, start=1\)"),
-    ],
-)
-def test_spaces_that_no_policy_takes_are_refused(spaces, message):
-    with pytest.raises(ValueError, match=message):
-        Collector(vector(Counter(**spaces)), seed=0)
-    with pytest.raises(ValueError, match=message):
-        play_episodes(vector(Counter(**spaces)), policy(), seed=0)
-
-
-def test_environments_that_hide_an_episodes_end_are_refused():
-    envs = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
-    message = r"autoreset_mode AutoresetMode.SAME_STEP, expected AutoresetMode.DISABLED or NEXT"
-    with pytest.raises(ValueError, match=message):
-        Collector(envs, seed=0)
-    with pytest.raises(ValueError, match=message):
-        play_episodes(envs, policy(), seed=0)
-
-
-# ------------------------------------------------------------------ resets at the next step
+# ------------------------------------------------------------------ resets
 
 
 def test_environments_that_reset_at_the_next_step_take_no_step_in_it():
@@ -350,6 +280,76 @@ def test_cartpole_over_arrays_ends_where_single_cartpoles_end():
     assert rollout.episode_returns.tolist() == rollout.episode_lengths.tolist()
 
 
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (("obs", 2), r"observation is \[\[nan\]\], expected finite"),
+        (("reward", 2), r"reward is \[nan\], expected finite"),
+        (("reward", 5), r"reward is \[nan\], expected finite"),
+    ],
+)
+def test_a_nan_from_the_environment_is_refused_by_name(spoilt, message):
+    collector = Collector(vector(Counter(spoilt=spoilt)), seed=0)
+    with pytest.raises(ValueError, match=message):
+        collector.collect(policy(), 6, generator())
+    with pytest.raises(ValueError, match=message):
+        play_episodes(vector(Counter(spoilt=spoilt)), policy(), generator(), seed=0)
+
+
+def test_a_policy_that_gives_no_numbers_is_refused():
+    # A categorical one draws some action all the same, and the environment takes it.
+    actor = policy()
+    with torch.no_grad():
+        actor.net[-1].bias += torch.nan
+    message = r"(?s)dist_params is .*nan.*, expected finite"
+    with pytest.raises(ValueError, match=message):
+        Collector(two_counters(), seed=0).collect(actor, 2, generator())
+    for draws in (generator(), None):
+        with pytest.raises(ValueError, match=message):
+            play_episodes(two_counters(), actor, draws, seed=0)
+
+
+def test_a_nan_in_the_first_observation_is_refused():
+    with pytest.raises(ValueError, match=r"observation is .*nan.*, expected finite"):
+        Collector(vector(Counter(spoilt=("obs", 0))), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "message"),
+    [
+        ({"obs": MultiDiscrete([2, 3])}, r"observation_space is MultiDiscrete.*FlattenObservation"),
+        ({"obs": Dict({"x": ANY})}, r"observation_space is Dict.*expected a Box .*Flatten"),
+        ({"obs": MultiBinary(3)}, "observation_space is MultiBinary"),
+        (
+            {"obs": Box(-1, 1, ())},
+            r"observation_space is Box.*\(\), .* expected a Box of at least one dim",
+        ),
+        ({"obs": Discrete(3, start=1)}, r"observation_space is Discrete\(3, start=1\)"),
+        ({"action": MultiDiscrete([2, 3])}, r"action_space is MultiDiscrete.*expected a Discrete"),
+        ({"action": Dict({"x": ANY})}, "action_space is Dict"),
+        ({"action": Box(-1, 1, (2, 3))}, r"action_space is Box.*\(2, 3\)"),
+        ({"action": Discrete(3, start=1)}, r"action_space is Discrete\(3, start=1\)"),
+    ],
+)
+def test_spaces_that_no_policy_takes_are_refused(spaces, message):
+    with pytest.raises(ValueError, match=message):
+        Collector(vector(Counter(**spaces)), seed=0)
+    with pytest.raises(ValueError, match=message):
+        play_episodes(vector(Counter(**spaces)), policy(), seed=0)
+
+
+def test_environments_that_hide_what_a_step_led_to_are_refused():
+    envs = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    message = r"autoreset_mode AutoresetMode.SAME_STEP, expected .*DISABLED or NEXT_STEP"
+    with pytest.raises(ValueError, match=message):
+        Collector(envs, seed=0)
+    with pytest.raises(ValueError, match=message):
+        play_episodes(envs, policy(), seed=0)
+
+
 @pytest.mark.parametrize("num_steps", [0, -1])
 def test_a_rollout_of_no_steps_is_refused(num_steps):
     with pytest.raises(ValueError, match=f"num_steps is {num_steps}, expected at least 1"):
@@ -370,17 +370,11 @@ def test_episodes_are_played_once_each_and_padded():
     assert episodes.rewards.T.tolist() == [[10, 20, 30, 40, 50], [10, 20, 30, 0, 0]]
     assert episodes.mask.T.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert episodes.obs[..., 0].T[0].tolist() == [0, 1, 2, 3, 4]
-    assert episodes.obs[:3, 1, 0].tolist() == [0, 1, 2]
-    given = envs.envs[0].unwrapped.given
-    assert episodes.actions[:, 0].tolist() == [int(action) for action in given]
-
-
-def test_no_step_is_taken_in_an_episode_that_is_over():
-    counters = [Counter(end) for end in (2, 7, 1, 5)]
-    evaluated = iter(counters)
-    found = evaluate(policy(), lambda: next(evaluated), num_episodes=4, seed=0)
-    assert found.tolist() == [30, 280, 10, 150]
-    assert [len(counter.given) for counter in counters] == [2, 7, 1, 5]
+    assert episodes.obs[..., 0].T[1].tolist() == [0, 1, 2, 0, 0]
+    # And no environment takes a step after its end.
+    given = [[int(action) for action in env.unwrapped.given] for env in envs.envs]
+    assert [len(actions) for actions in given] == [5, 3]
+    assert episodes.actions.T.tolist() == [given[0], [*given[1], 0, 0]]
 
 
 def test_evaluation_counts_exactly_one_episode_of_each_environment():
@@ -429,3 +423,11 @@ def test_an_evaluation_of_no_episodes_is_refused(num_episodes):
     message = f"num_episodes is {num_episodes}, expected at least 1"
     with pytest.raises(ValueError, match=message):
         evaluate(policy(), "tests/Counter-v0", num_episodes=num_episodes, seed=0)
+
+
+def test_no_step_is_taken_in_an_episode_that_is_over():
+    counters = [Counter(end) for end in (2, 7, 1, 5)]
+    evaluated = iter(counters)
+    found = evaluate(policy(), lambda: next(evaluated), num_episodes=4, seed=0)
+    assert found.tolist() == [30, 280, 10, 150]
+    assert [len(counter.given) for counter in counters] == [2, 7, 1, 5]

@@ -1,6 +1,7 @@
 """The rooms of the library: each one imports only from those before it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate"},
-    {"returns", "objectives", "distributions", "normalizers", "exact.mdp", "book.checks"},
-    {"policies", "config", "envs", "exact.env", "book.figures"},
+    {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
+    {"policies", "exact.env", "book.checks", "book.figures"},
     {"rollout", "checkpoint"},
     {"evaluate", "history", "shell.film"},
     {"ppo"},
@@ -39,6 +40,20 @@ def test_a_room_imports_only_from_lower_floors(room: str) -> None:
         for name in rooms(node)
     }
     assert all(FLOOR[other] < FLOOR[room] for other in imported), imported
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR))
+def test_no_private_name_of_torch_is_used(room: str) -> None:
+    tree = ast.parse(ROOMS[room].read_text(encoding="utf-8"))
+    chains = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    private = [chain for chain in chains if re.match(r"(torch|nn|dist|gym|np)\.(\w+\.)*_", chain)]
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{alias.name}" for node in imports for alias in node.names]
+    private += [name for name in names if re.match(r"(torch|gymnasium|numpy)\b.*\._", name)]
+    # Nor one of a module, an optimizer or a vector environment.
+    hidden = {"_parameters", "_buffers", "_modules", "_apply", "_call_impl", "_env"}
+    private += [chain for chain in chains if chain.rpartition(".")[2] in hidden]
+    assert private == []
 
 
 def rooms(node: ast.ImportFrom) -> set[str]:

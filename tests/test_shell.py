@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from ppo_lib import PPO, PPOConfig, settings
+from ppo_lib import PPO, PPOConfig
+from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
 
 #: Two updates of 15 steps.
@@ -53,6 +54,7 @@ OTHERS = {
     "max_grad_norm": 0.9,
     "hidden_sizes": (5, 6, 7),
     "seed": 11,
+    "num_threads": 2,
 }
 FIELDS = [field.name for field in dataclasses.fields(PPOConfig)]
 
@@ -119,10 +121,6 @@ def an_agent(path, env_id="CartPole-v1", **changes):
     return trainer
 
 
-def weights(trainer):
-    return torch.nn.utils.parameters_to_vector(trainer.parameters).detach().clone()
-
-
 def play_by_hand(policy, seed, **kwargs):
     """One greedy episode of CartPole in plain gymnasium: what it pays, and its pictures."""
     env = gym.make("CartPole-v1", **kwargs)
@@ -170,7 +168,9 @@ def test_the_trained_agent_is_the_one_that_the_library_trains(command):
     )
     alone = PPO("Pendulum-v1", config)
     alone.learn()
-    assert torch.equal(weights(PPO.load("a.pt")), weights(alone))
+    kept = PPO.load("a.pt")
+    for a, b in zip(kept.parameters, alone.parameters, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_an_environment_of_a_namespace_makes_no_folder_of_its_own(command, tmp_path):
@@ -184,8 +184,32 @@ def test_an_environment_of_a_namespace_makes_no_folder_of_its_own(command, tmp_p
     assert path.name.startswith("tests-Shell-v0-")
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
+def test_python_and_the_command_line_have_the_same_defaults(env_id, command, monkeypatch):
+    options = []
+    monkeypatch.setattr(shell, "train", lambda _, given: options.append(given))
+    assert command(env_id)[0] == 0
+    trainer = PPO(env_id)
+    assert options[0].config == trainer.config == settings(env_id)
+    # In threads too: as many as the configuration says while it learns, in both.
+    outside, inside = torch.get_num_threads(), []
+    torch.set_num_threads(outside + 1)
+    trainer.learn(lambda _: inside.append(torch.get_num_threads()) or True)
+    assert inside == [trainer.config.num_threads] == [1]
+    assert torch.get_num_threads() == outside + 1
+
+
+def test_threads_are_put_back_when_learning_fails():
+    torch.set_num_threads(3)
+    small = PPOConfig(num_envs=2, num_steps=2, minibatch_size=4, total_steps=4, num_threads=2)
+    trainer = PPO("CartPole-v1", small)
+    with pytest.raises(KeyError, match="stop with 2"), trainer:
+        trainer.learn(lambda _: {}[f"stop with {torch.get_num_threads()}"])
+    assert torch.get_num_threads() == 3
+
+
 def test_every_option_arrives(command):
-    assert [*OTHERS, "device", "num_threads"] == FIELDS
+    assert sorted([*OTHERS, "device"]) == sorted(FIELDS)
     defaults = settings("CartPole-v1")
     assert [name for name in OTHERS if OTHERS[name] == getattr(defaults, name)] == []
     words = [word for name, value in OTHERS.items() for word in option(name, value)]
@@ -219,10 +243,10 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
     before, gradient = [], PPO.gradient
 
     def fails_in_the_second_update(trainer, minibatch):
-        before.append(weights(trainer))
         step = gradient(trainer, minibatch)
+        before.append([p.detach().clone() for p in trainer.parameters])
         if len(before) == 5:
-            trainer.parameters[0].grad *= math.nan
+            trainer.parameters[0].grad.fill_(math.nan)
         return step
 
     monkeypatch.setattr(PPO, "gradient", fails_in_the_second_update)
@@ -230,7 +254,8 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
     assert (status, err.splitlines()[-1][:34]) == (2, "error: the gradient has length nan")
     trainer = PPO.load("a.pt")
     assert trainer.env_steps == 15
-    assert torch.equal(weights(trainer), before[-1])
+    for a, b in zip(trainer.parameters, before[-1], strict=True):
+        assert torch.equal(a, b)
 
 
 def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
@@ -410,7 +435,7 @@ REFUSED = {
     ),
     "a folder": (["CartPole-v1", "--checkpoint", "."], "error: checkpoint is ., which is there"),
     "no file": (["evaluate", "b.pt"], "error: path is b.pt, where no file is; expected a check"),
-    "another file": (["evaluate", "text"], "error: path is text, expected a file of PPO"),
+    "another file": (["evaluate", "text"], "error: path is text, expected a file of PPO.save"),
     "no episode": (["evaluate", "a.pt", "--episodes", "0"], "error: num_episodes is 0, expected"),
     "a seed": (["evaluate", "a.pt", "--seed", "-1"], "error: Seed must be greater or equal to z"),
     "a suffix": (

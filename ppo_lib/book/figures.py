@@ -5,16 +5,20 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from cycler import cycler
-from IPython.display import Markdown
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from ppo_lib.exact.mdp import MDP, Trajectories, list_trajectories
+
+try:
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+    from IPython.display import Markdown
+    from matplotlib.axes import Axes
+    from matplotlib.patches import FancyBboxPatch
+except ImportError as error:
+    raise ImportError(f"{error}: run pip install 'ppo_lib[book]'") from error
 
 #: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

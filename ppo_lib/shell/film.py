@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gymnasium.wrappers import RenderCollection
-from PIL import Image
 
 from ppo_lib.envs import make_envs
 from ppo_lib.policies import Policy
 from ppo_lib.rollout import play_episodes
-from ppo_lib.validate import require
+from ppo_lib.validate import optional, require
 
 SUFFIXES = (".gif", ".webp", ".png")
 
@@ -41,14 +40,16 @@ def save_film(
     Raises:
         ValueError: if the suffix is another one.
         FileNotFoundError: if the folder is not there.
+        ImportError: if pillow is not installed, which ``ppo_lib[film]`` installs.
     """
     path = checked_film_path(path)
+    image = optional("PIL.Image", "film")
     keep = partial(RenderCollection, reset_clean=False)
     kwargs = (env_kwargs or {}) | {"render_mode": "rgb_array"}
     envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[keep, *wrappers])
     steps = len(play_episodes(envs, policy, seed=seed).rewards)
     # Once the episode is over the environment is reset, which is not of this film.
-    frames = [Image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
+    frames = [image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
     duration = 1000 / envs.metadata.get("render_fps", 30)
     envs.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)

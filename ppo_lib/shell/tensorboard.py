@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from ppo_lib.ppo import PPO
+from ppo_lib.validate import optional
 
 
 class TensorBoard:
@@ -13,14 +14,13 @@ class TensorBoard:
         folder: where the events go; ``tensorboard --logdir FOLDER`` shows them.
 
     Raises:
-        ModuleNotFoundError: if the package tensorboard is not installed.
+        ImportError: if tensorboard is not installed, which ``ppo_lib[tensorboard]`` installs.
     """
 
     def __init__(self, folder: str | Path) -> None:
         # Only who asks for it waits for the import.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder))
+        writer = optional("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self._writer = writer(str(folder))
 
     def __call__(self, trainer: PPO) -> None:
         """Write the last update's row, against environment steps."""

@@ -31,9 +31,10 @@ DEFINED = re.compile(r"\$\$[ \t]*\((eq-[\w-]+)\)[ \t]*$|^:label:[ \t]*(eq-[\w-]+
 REFERRED = re.compile(r"\{eq\}`(?:[^`<]*<)?([\w-]+)>?`")
 LABEL = re.compile(r"\beq-[a-z][a-z0-9-]*")
 VERDICT = re.compile(
-    r"✓ (eq-[a-z][a-z0-9-]*) · "
+    r"✓ (eq-[a-z][a-z0-9-]*) · (?:"
     r"(?:exact to 1e-\d\d|estimate, \d+ samples, within \d+(?:\.\d+)? standard errors)"
     r" · rejects: \S.*"
+    r"|printed · rejects \d+ of \d+ one-token changes(?:; \d+ change nothing: \S.*)?)"
 )
 LEFT_IN = re.compile(r"\b(?:TODO|FIXME|XXX|TBD)\b|lorem ipsum", re.IGNORECASE)
 

@@ -19,6 +19,10 @@ VERDICT = re.compile(
     r"(?: to (?P<tolerance>1e-\d\d)|, (?P<samples>\d+) samples, within (?P<errors>[\d.]+)"
     r" standard errors) · rejects: (?P<rejects>.+)"
 )
+PRINTED = re.compile(
+    r"✓ (?P<label>eq-[a-z0-9-]+) · printed · rejects (?P<seen>\d+) of (?P<made>\d+)"
+    r" one-token changes(?:; \d+ change nothing: .+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,23 @@ def chapters() -> dict[int, Path]:
 
 
 @cache
-def verdicts(path: Path) -> list[Verdict]:
-    """The verdicts that a chapter's cells have printed."""
+def lines_of(path: Path) -> list[str]:
+    """What a chapter's cells have printed."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     outputs = [out for cell in cells for out in cell.outputs if out.output_type == "stream"]
-    lines = [line for out in outputs for line in out.text.splitlines()]
-    found = [match for line in lines if (match := VERDICT.fullmatch(line))]
+    return [line for out in outputs for line in out.text.splitlines()]
+
+
+def printed(path: Path) -> dict[str, tuple[int, int]]:
+    """The equations that a chapter has run from its print: changes told apart, and made."""
+    found = [match for line in lines_of(path) if (match := PRINTED.fullmatch(line))]
+    return {match["label"]: (int(match["seen"]), int(match["made"])) for match in found}
+
+
+@cache
+def verdicts(path: Path) -> list[Verdict]:
+    """The verdicts that a chapter's cells have printed."""
+    found = [match for line in lines_of(path) if (match := VERDICT.fullmatch(line))]
     return [
         Verdict(
             match["label"],
@@ -74,8 +89,8 @@ def verdicts(path: Path) -> list[Verdict]:
 
 def unchecked() -> list[Statement]:
     """The statements whose chapter printed no verdict for them."""
-    printed = {number: {v.label for v in verdicts(path)} for number, path in chapters().items()}
-    return [s for s in statements() if s.label not in printed.get(s.chapter, set())]
+    checked = {number: {v.label for v in verdicts(path)} for number, path in chapters().items()}
+    return [s for s in statements() if s.label not in checked.get(s.chapter, set())]
 
 
 def summary() -> str:
@@ -93,8 +108,11 @@ def title(path: Path) -> str:
 def render() -> str:
     """The page, as MyST Markdown."""
     rows = statements()
-    printed = {number: verdicts(path) for number, path in chapters().items()}
-    every = [verdict for found in printed.values() for verdict in found]
+    checked = {number: verdicts(path) for number, path in chapters().items()}
+    from_print = {number: printed(path) for number, path in chapters().items()}
+    every = [verdict for found in checked.values() for verdict in found]
+    runs = [run for found in from_print.values() for run in found.values()]
+    told_apart, made = (sum(numbers) for numbers in zip(*runs, strict=True))
     wrong = sum(len(verdict.rejects) for verdict in every)
     text = [
         "# Every equation, checked",
@@ -107,27 +125,36 @@ def render() -> str:
         " distance allowed, in standard errors.",
         "Under *wrong* stands how many wrong formulas the checks were given and told from the right"
         " one.",
+        "Under *print* stands, for an equation that was read from the page itself and run, how many"
+        " of its changes by one token gave other numbers; *beside* means that the check types the"
+        " formula a second time.",
         "",
         f"**{summary()}**, by {len(every)} checks that reject {wrong} wrong formulas"
         " (equations of our own included).",
+        f"**{len(runs)} equations run from their print**; of {made:,} changes by one token"
+        f" {told_apart:,} give other numbers, and each of the rest is named with its reason.",
     ]
     for number, path in chapters().items():
         text += [
             "",
             f"## [{title(path)}]({path.name})",
             "",
-            "| equation | what it says | check | wrong | in the library |",
-            "|---|---|---|---|---|",
+            "| equation | what it says | check | wrong | print | in the library |",
+            "|---|---|---|---|---|---|",
         ]
         for s in (s for s in rows if s.chapter == number):
-            own = [v for v in printed[number] if v.label == s.label]
+            own = [v for v in checked[number] if v.label == s.label]
             kinds = ", ".join(sorted({f"{v.kind} {v.held}" for v in own}, reverse=True))
+            run = from_print[number].get(s.label)
+            told = f"{run[0]} of {run[1]}" if run else "beside"
             kinds = kinds.replace("-", "\N{NON-BREAKING HYPHEN}")  # no line breaks at it
             rejected = len({name for v in own for name in v.rejects})
             loose = f" *The source {s.loose}.*" if s.loose else ""
             says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"
             name = s.function.rpartition(".")[2]
-            text.append(f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | `{name}` |")
+            text.append(
+                f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | {told} | `{name}` |"
+            )
     return "\n".join(text) + "\n"
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+BEFORE = r"\before"  #: the left side of a formula that begins with its relation
 RELATIONS = {"=": "=", r"\le": "<=", r"\ge": ">=", r"\approx": "~"}
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\S")
 _SPACE = (r"\,", r"\;", r"\:", r"\!", "&", r"\\", r"\displaystyle")
@@ -260,7 +261,7 @@ class _Parser:
         while self.peek() in RELATIONS:
             sign = RELATIONS[self.take()]
             right = self.expression()
-            relations.append(Relation(left or Symbol("before"), sign, right))
+            relations.append(Relation(left or Symbol(BEFORE), sign, right))
             left = right
         self.expect_end()
         return Statement(tuple(relations))

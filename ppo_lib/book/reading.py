@@ -100,11 +100,7 @@ class World:
         self.patterns: dict[str, list[tuple[Symbol, Known]]] = {}
         for tex, meaning in symbols.items():
             known = meaning if isinstance(meaning, Known) else Known(meaning)
-            pattern = read_expression(tex)
-            if isinstance(pattern, Power):  # a letter that is an index only where it is bound
-                pattern = replace(pattern.base, sup=(pattern.exponent,))
-            if not isinstance(pattern, Symbol):
-                raise Unreadable(f"symbols has {tex!r}, expected a symbol")
+            pattern = _symbol(tex)
             self.patterns.setdefault(pattern.base, []).append((pattern, known))
         self._cache: dict[int, Tensor] = {}
         self.dots: tuple[Node, Node] | None = None
@@ -122,38 +118,44 @@ class World:
             self._cache[id(known)] = known.value(self.theta)
         return self._cache[id(known)]
 
+    def meaning(self, tex: str) -> Tensor:
+        """The tensor that a symbol stands for, by its pattern."""
+        found = self.match(_symbol(tex))
+        if found is None:
+            raise Unreadable(f"nothing says what {tex} means")
+        return self.tensor(found[0])
+
     # ------------------------------------------------------------------ symbols
 
     def match(self, use: Symbol) -> tuple[Known, list[Node]] | None:
         """The meaning of a symbol as it is used, and what stands in its slots."""
         found: list[tuple[Known, list[Node]]] = []
-        for pattern, known in self.patterns.get(use.base, []):
+        for pattern, known in reversed(self.patterns.get(use.base, [])):
             slots: list[Node] = []
-            if self._fits(replace(pattern, bar=use.bar), use, slots):
+            if self._parts_fit(pattern, use, slots):
                 found.append((known, slots))
         # Of several the one that says most: Â^GAE is no Â^(k).
         return min(found, key=lambda match: len(match[1]), default=None)
 
-    def _fits(self, pattern: Node, use: Node, slots: list[Node]) -> bool:
-        if (
-            isinstance(pattern, Symbol)
-            and pattern.base in SLOTS
-            and pattern == Symbol(pattern.base)
-        ):
-            slots.append(use)
-            return True
+    def _parts_fit(self, pattern: Node, use: Node, slots: list[Node]) -> bool:
         if type(pattern) is not type(use):
             return False
-        for name in pattern.__dataclass_fields__:
+        names = ("base", "sup", "sub", "args") if isinstance(pattern, Symbol) else None
+        for name in names or pattern.__dataclass_fields__:
             x, y = getattr(pattern, name), getattr(use, name)
-            pairs = zip(x, y, strict=False) if isinstance(x, tuple) else [(x, y)]
-            if isinstance(x, tuple) and len(x) != len(y):
+            if not isinstance(x, tuple):
+                x, y = (x,), (y,)
+            if len(x) != len(y) or not all(map(self._fits, x, y, [slots] * len(x))):
                 return False
-            for one, other in pairs:
-                nodes = isinstance(one, Node) and isinstance(other, Node)
-                if not (self._fits(one, other, slots) if nodes else one == other):
-                    return False
         return True
+
+    def _fits(self, pattern: Any, use: Any, slots: list[Node]) -> bool:
+        if not isinstance(pattern, Node) or not isinstance(use, Node):
+            return pattern == use
+        if pattern in _FREE and not isinstance(use, Relation):
+            slots.append(use)
+            return True
+        return self._parts_fit(pattern, use, slots)
 
     def symbol(self, use: Symbol, bound: Mapping[str, Value]) -> Value:
         """The value of a symbol, gathered at what stands in its slots."""
@@ -256,7 +258,9 @@ class World:
             mean = replace(node, kind="E")
             square = replace(mean, body=Power(node.body, Number("2")))
             first, second = self.value(mean, bound), self.value(square, bound)
-            return elementwise(lambda m, q: q - m**2, first, second)
+            spread = elementwise(lambda m, q: q - m**2, first, second)
+            # Of a vector, the sum over its components.
+            return _reduce(spread, GRADIENT) if GRADIENT in spread.axes else spread
         index = node.index or r"\tau"
         law = node.law or Symbol("P", (Symbol(r"\theta"),))
         if Symbol(r"\cdot") in law.args:
@@ -267,7 +271,7 @@ class World:
         elif self.match(replace(law, args=(Symbol(index),))):
             weight_of = replace(law, args=(Symbol(index),))
         else:
-            weight_of = replace(law, args=(Symbol(index), Symbol("s_t")), bar=True)
+            weight_of = replace(law, args=(Symbol(index), Symbol("s", (Symbol("t"),))), bar=True)
         size = self.sizes[index]
         here = {**bound, index: Value(torch.arange(size), (index,))}
         weight, body = self.value(weight_of, here), self.value(node.body, here)
@@ -276,10 +280,10 @@ class World:
         conditions, values = [], []
         for given in node.given:
             (conditions if isinstance(given, Relation) else values).append(self.value(given, here))
-        if values:
-            return _given_values(weight, body, values, index)
         for condition in conditions:
             weight = elementwise(torch.mul, weight, condition)
+        if values:
+            return _given_values(weight, body, values, index)
         total = _reduce(elementwise(_times, weight, body), index)
         return elementwise(torch.div, total, _reduce(weight, index))
 
@@ -343,6 +347,13 @@ class World:
         raise Unreadable("nothing says what the dots stand for")
 
 
+def _symbol(tex: str) -> Symbol:
+    pattern = read_expression(tex)
+    if not isinstance(pattern, Symbol):
+        raise Unreadable(f"symbols has {tex!r}, expected a symbol")
+    return pattern
+
+
 def gather(tensor: Tensor, along: tuple[str, ...], indices: Sequence[Value]) -> Value:
     """A tensor at the places that are asked for; not a number where there is no such place."""
     if not indices:
@@ -374,19 +385,19 @@ def _reduce(value: Value, axis: str) -> Value:
 
 def _given_values(weight: Value, body: Value, values: Sequence[Value], axis: str) -> Value:
     """E[body | values]: at each outcome, the mean over all outcomes with the same values."""
-    others = tuple(a for a in union(body, *values) if a != axis)
+    others = tuple(a for a in union(weight, body, *values) if a != axis)
     axes = (axis, *others)
-    shape = torch.broadcast_shapes(body.over(axes).shape, *(v.over(axes).shape for v in values))
-    x = body.over(axes).double().expand(shape).reshape(shape[0], -1)
-    keys = [v.over(axes).expand(shape).reshape(shape[0], -1) for v in values]
-    w = weight.over((axis,)).reshape(-1)
+    tensors = [value.over(axes).double() for value in (weight, body, *values)]
+    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    w, x, *keys = (tensor.expand(shape).reshape(shape[0], -1) for tensor in tensors)
+    key = torch.zeros_like(x)
+    for part in keys:  # states and actions by number, fewer than a thousand
+        key = 1000 * key + part.nan_to_num(999.0)
     columns = []
-    for j in range(x.shape[1]):
-        pairs = torch.stack([key[:, j].double().nan_to_num(-1) for key in keys], dim=-1)
-        _, group = pairs.unique(dim=0, return_inverse=True)
-        many = int(group.max()) + 1
-        total = torch.zeros(many, dtype=x.dtype).index_add(0, group, _times(w, x[:, j]))
-        mass = torch.zeros(many, dtype=x.dtype).index_add(0, group, w)
+    for w_j, x_j, key_j in zip(w.T, x.T, key.T, strict=True):
+        numbers, group = key_j.unique(return_inverse=True)
+        total = x_j.new_zeros(len(numbers)).index_add(0, group, _times(w_j, x_j))
+        mass = x_j.new_zeros(len(numbers)).index_add(0, group, w_j)
         columns.append((total / mass)[group])
     return Value(torch.stack(columns, dim=-1).reshape(shape), axes)
 
@@ -464,7 +475,8 @@ def _changes_here(node: Node) -> Iterator[tuple[str, Node]]:
     elif isinstance(node, Mean):
         if node.given:
             yield "without its condition", replace(node, given=())
-        yield "its law left out", replace(node, kind="Var" if node.kind == "E" else "E")
+        other = "Var" if node.kind == "E" else "E"
+        yield f"{other} for {node.kind}", replace(node, kind=other)
     elif isinstance(node, Apply) and node.name in ("min", "max"):
         yield "min and max", replace(node, name="max" if node.name == "min" else "min")
     elif isinstance(node, Apply) and node.name in ("log", "abs"):

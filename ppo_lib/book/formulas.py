@@ -133,6 +133,14 @@ class Apply(Node):
 
 
 @dataclass(frozen=True)
+class Cases(Node):
+    """What holds under which condition: the first value under the first one, and so on."""
+
+    values: tuple[Node, ...]
+    conditions: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
 class Partial(Node):
     """The derivative of ``top`` by the parameter of a state and an action."""
 
@@ -195,11 +203,18 @@ def read_expression(tex: str) -> Node:
 
 def _clean(tex: str) -> str:
     tex = re.sub(r"\\(begin|end)\{aligned\}", " ", tex)
+    tex = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", _rows, tex, flags=re.DOTALL)
     tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex)
     tex = re.sub(r"\\(big|Big|bigg|left|right)(?![A-Za-z])", " ", tex)
     tex = re.sub(r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1 ", tex)
     tex = re.sub(r"\\t?frac\s*(\d)\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}", tex)
     return tex.replace(r"\tfrac", r"\frac").replace("{}", " ").replace(r"\dots", r"\cdots")
+
+
+def _rows(cases: re.Match[str]) -> str:
+    r"""Cases as one line: ``\cases{x \if a ; y \if b}``."""
+    rows = [row.strip().rstrip(",") for row in cases[1].split(r"\\")]
+    return r"\cases{" + ";".join(re.sub(r"\\text\{\s*if\s*\}", r"\\if ", row) for row in rows) + "}"
 
 
 def _parts(tex: str) -> Iterator[str]:
@@ -301,6 +316,7 @@ class _Parser:
             r"\Vert",
             r"\rVert",
             r"\cdots",
+            r"\if",
             "<",
             ">",
         )
@@ -343,6 +359,7 @@ class _Parser:
             r"\mathbb": self.blackboard,
             r"\Var": self.mean,
             r"\KL": self.divergence,
+            r"\cases": self.cases,
         }
         return known[token]() if token in known else self.symbol()
 
@@ -438,11 +455,21 @@ class _Parser:
         return Apply("indicator", (statement,))
 
     def relation_inside(self) -> Node:
-        left = self.expression()
-        if self.peek() in RELATIONS:
-            sign = RELATIONS[self.take()]
+        left, inside = self.expression(), RELATIONS | {"<": "<", ">": ">"}
+        if self.peek() in inside:
+            sign = inside[self.take()]
             return Relation(left, sign, self.expression())
         return left
+
+    def cases(self) -> Node:
+        self.take(), self.take("{")
+        values, conditions = [], []
+        while True:
+            values.append(self.expression())
+            self.take(r"\if")
+            conditions.append(self.relation_inside())
+            if self.take(";", "}") == "}":
+                return Cases(tuple(values), tuple(conditions))
 
     def mean(self, *, taken: bool = False) -> Node:
         kind = "E" if taken else self.take()[1:]

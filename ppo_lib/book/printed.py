@@ -79,20 +79,26 @@ def check_equation(
     same: list[str] = []
     for statement in read_formula(tex):
         for i, relation in enumerate(statement.relations):
+            if relation.left == relation.right:
+                raise CheckFailed(f"({label}) {show(relation)} holds a side against itself")
+            if _is_bound_to_one(world, relation):
+                raise CheckFailed(f"({label}) {show(relation)}: both sides are one binding")
             compare = partial(_misses, label, world, relation, parts, where)
             if (why := compare(relation.left, relation.right)) is not None:
                 raise CheckFailed(f"({label}) {show(relation)}: {why}")
             sides = ("left", "right") if i == 0 else ("right",)
             for side in sides:
                 for said, other in changes(getattr(relation, side)):
-                    made += 1
                     pair = {"left": relation.left, "right": relation.right} | {side: other}
                     try:
                         seen = compare(pair["left"], pair["right"]) is not None
                     except (Unreadable, RuntimeError, IndexError, ValueError):
-                        seen = True  # a check of such a formula would fail as well
+                        continue  # no formula of this world: nothing was told from the right one
+                    made += 1
                     if not seen:
                         same.append(said)
+    if made == 0:
+        raise CheckFailed(f"({label}) has no token that could be changed: its check says nothing")
     if missed := [said for said in dict.fromkeys(same) if said not in excused]:
         raise CheckFailed(f"({label}) goes unseen: {'; '.join(missed)}")
     if told := [said for said in excused if said not in same]:
@@ -141,6 +147,16 @@ def _misses(
         sides = f"{float(x.flatten()[place]):.6g} and {float(y.flatten()[place]):.6g}"
         return f"the sides are {sides}, at most {float(gap.max()):.3g} more than allowed"
     return None
+
+
+def _is_bound_to_one(world: World, relation: Relation) -> bool:
+    """Whether both sides are symbols, and one tensor is what both mean."""
+    sides = (relation.left, relation.right)
+    known = [world.match(side) for side in sides if isinstance(side, Symbol)]
+    if len(known) < 2 or None in known:
+        return False
+    first, second = (match[0].value for match in known if match is not None)
+    return first is second
 
 
 def _mean_over_draws(world: World, value: Value, where: Known | None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppo_lib.book.formulas import (
     Apply,
+    Cases,
     Divergence,
     Dots,
     Fraction,
@@ -35,6 +36,8 @@ from ppo_lib.book.formulas import (
 #: What may stand for an index in the pattern of a symbol: R^n_t has the slots n and t.
 SLOTS = set("tnsaxijkbm") | {"t'", "s'", "a'", r"\tau"}
 GRADIENT = "∇"
+_COMPARE = {"=": torch.eq, "<=": torch.le, ">=": torch.ge, "<": torch.lt, ">": torch.gt}
+_OTHER_WAY = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
 _FREE = {Symbol(name) for name in SLOTS}
 
 
@@ -225,7 +228,7 @@ class World:
         )
 
     def _relation(self, node: Relation, bound: Mapping[str, Value]) -> Value:
-        compare = {"=": torch.eq, "<=": torch.le, ">=": torch.ge}[node.sign]
+        compare = _COMPARE[node.sign]
         return elementwise(compare, self.value(node.left, bound), self.value(node.right, bound))
 
     def _over(self, node: Over, bound: Mapping[str, Value]) -> Value:
@@ -316,6 +319,15 @@ class World:
         }
         return elementwise(functions[node.name], *values)
 
+    def _cases(self, node: Cases, bound: Mapping[str, Value]) -> Value:
+        # Where no case holds the formula has no value; where two hold they must agree.
+        result = Value(torch.tensor(torch.nan, dtype=torch.float64))
+        for value, condition in zip(node.values, node.conditions, strict=True):
+            result = elementwise(
+                _one_of, result, self.value(value, bound), self.value(condition, bound)
+            )
+        return result
+
     def _grad(self, body: Node, bound: Mapping[str, Value]) -> Value:
         axes: list[tuple[str, ...]] = []
 
@@ -371,6 +383,11 @@ def gather(tensor: Tensor, along: tuple[str, ...], indices: Sequence[Value]) -> 
     if inside is not None and not bool(inside.all()):
         found = found.double().masked_fill(~inside, torch.nan)
     return Value(found, axes)
+
+
+def _one_of(before: Tensor, value: Tensor, holds: Tensor) -> Tensor:
+    agree = before.isnan() | (before == value)
+    return torch.where(holds, torch.where(agree, value.double(), torch.nan), before)
 
 
 def _times(weight: Tensor, body: Tensor) -> Tensor:
@@ -460,6 +477,10 @@ def _changes_here(node: Node) -> Iterator[tuple[str, Node]]:
             yield f"without {show(factor)}", rest[0] if len(rest) == 1 else Product(rest)
     elif isinstance(node, Power):
         yield f"without the exponent {show(node.exponent)}", node.base
+        if node.exponent in _FREE:
+            for sign, step in ((1, "+1"), (-1, "-1")):
+                moved = Sum((1, sign), (node.exponent, Number("1")))
+                yield f"{show(node)} with {step}", replace(node, exponent=moved)
     elif isinstance(node, Fraction):
         yield f"without / {show(node.bottom)}", node.top
         yield f"{show(node.bottom)} / {show(node.top)}", Fraction(node.bottom, node.top)
@@ -473,10 +494,13 @@ def _changes_here(node: Node) -> Iterator[tuple[str, Node]]:
         other = {"sum": "max", "prod": "sum", "max": "sum"}[node.kind]
         yield f"{other} for {node.kind}", replace(node, kind=other)
     elif isinstance(node, Mean):
-        if node.given:
-            yield "without its condition", replace(node, given=())
-        other = "Var" if node.kind == "E" else "E"
-        yield f"{other} for {node.kind}", replace(node, kind=other)
+        for i, given in enumerate(node.given):
+            rest = (*node.given[:i], *node.given[i + 1 :])
+            yield f"without the condition {show(given)}", replace(node, given=rest)
+        kind = "Var" if node.kind == "E" else "E"
+        yield f"{kind} for {node.kind}", replace(node, kind=kind)
+    elif isinstance(node, Relation) and node.sign in _OTHER_WAY:
+        yield f"{show(node)} the other way", replace(node, sign=_OTHER_WAY[node.sign])
     elif isinstance(node, Apply) and node.name in ("min", "max"):
         yield "min and max", replace(node, name="max" if node.name == "min" else "min")
     elif isinstance(node, Apply) and node.name in ("log", "abs"):

@@ -1,0 +1,210 @@
+"""The reader of formulas: true prints pass, misprints fail with their place, nothing is vacuous."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_lib.book.checks import CheckFailed
+from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
+from ppo_lib.book.printed import check_equation, exact_world
+from ppo_lib.book.reading import Known, World
+from ppo_lib.exact.mdp import ridge
+
+# torch.func imports torch.jit the first time.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+LABELLED = re.compile(r"\$\$\n(?:(?!\$\$).)*?\n\$\$ \((eq-[\w-]+)\)", re.DOTALL)
+#: What is no relation of numbers: sets, tuples, laws, factors left out, a program, matrices.
+BESIDE = {
+    "eq-a1": "a set",
+    "eq-a3": "a tuple",
+    "eq-a5": "a law",
+    "eq-a11": "factors are left out",
+    "eq-e1": "a word for a symbol",
+    "eq-ppo-update": "a program",
+    "eq-layer-gradient": "matrices",
+    "eq-turned-signs": "digits are left out",
+}
+
+
+def numbers(*items):
+    return torch.tensor(items, dtype=torch.float64)
+
+
+def check(folder, tex, world, **more):
+    """Print an equation in a notebook of its own, and check it there."""
+    cell = {"cell_type": "markdown", "id": "x", "metadata": {}, "source": f"$$\n{tex}\n$$ (eq-x)"}
+    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "01-x.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    check_equation("eq-x", world, folder=folder, **more)
+
+
+@pytest.fixture(scope="module")
+def world():
+    generator = torch.Generator().manual_seed(0)
+    theta, noise = torch.randn(2, 14, 3, generator=generator, dtype=torch.float64)
+    critic = torch.randn(14, generator=generator, dtype=torch.float64)
+    start = torch.zeros(14, dtype=torch.float64)
+    start[:2] = numbers(0.75, 0.25)
+    mdp = replace(ridge(), start=start)
+    return exact_world(mdp, theta, gamma=0.9, old_theta=theta + noise / 3, critic=critic)
+
+
+# ------------------------------------------------------------------ numbers by hand
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected"),
+    [
+        (r"2 + 3 z^2 - \frac{z}{4}", 13.5),
+        (r"\tfrac12 (z - 5)^2", 4.5),
+        (r"\sum_{i=1}^3 (i + 1)\, z^{i-1}", 24.0),
+        (r"\prod_{i=1}^3 (i + z)", 60.0),
+        (r"\min(z, 3) + \max(z, 3) + \mathrm{clip}(z, 0, 1)", 6.0),
+        (r"\big| 3 - 5 z \big| \log z", 4.852030263919617),
+        (r"\mathbb 1[z < 3] + z", 3.0),
+        (r"\mathbb E_{y \sim p}[f(y)]", 7.0),
+        (r"\mathrm{Var}_{y \sim p}[f(y)]", 3.0),
+    ],
+)
+def test_an_expression_has_the_value_worked_by_hand(tmp_path, capsys, tex, expected):
+    symbols = {"z": 2.0, "c": expected, "p(x)": numbers(0.25, 0.75), "f(x)": numbers(10.0, 6.0)}
+    bound = World(symbols, sizes={"y": 2})
+    check(tmp_path, f"c = {tex}", bound)
+    assert re.fullmatch(
+        r"✓ eq-x · printed · rejects (\d+) of \1 one-token changes\n",
+        capsys.readouterr().out,
+    )
+    with pytest.raises(CheckFailed):
+        check(tmp_path, f"c = {tex} + 1", bound)
+
+
+def test_cases_take_the_value_whose_condition_holds(tmp_path):
+    tex = r"y = \begin{cases} z & \text{if } z \ge 0, \\ -2 z & \text{if } z < 0, \end{cases}"
+    along = ("point",)
+    bound = {"z": Known(numbers(-1.0, 0.0, 3.0), along), "y": Known(numbers(2.0, 0.0, 3.0), along)}
+    check(tmp_path, tex, World(bound))
+    with pytest.raises(CheckFailed):
+        check(tmp_path, tex.replace("-2", "2"), World(bound))
+    with pytest.raises(CheckFailed, match="not a number"):
+        check(tmp_path, tex.replace("<", ">"), World(bound))
+
+
+# ------------------------------------------------------------------ misprints
+
+TRUE = [
+    r"A_\theta(s, a) = Q_\theta(s, a) - V_\theta(s)",
+    r"R(\tau) = \sum_{t=0}^{T-1} \gamma^t\, r(s_t, a_t, s_{t+1})",
+    r"P_\theta(\tau) = P(s_0) \prod_{t=0}^{T-1} \pi_\theta(a_t \mid s_t) P(s_{t+1} \mid s_t, a_t)",
+    r"\delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)",
+    r"\nabla J(\theta) = \sum_\tau R(\tau)\, \nabla P_\theta(\tau)",
+]
+MISPRINTS = [
+    (0, "- V", "+ V"),
+    (0, r"V_\theta", r"V_{\theta'}"),
+    (1, "T-1", "T-2"),
+    (1, "T-1", "T"),
+    (1, "t=0", "t=1"),
+    (1, r"\gamma^t", r"\gamma"),
+    (1, "s_{t+1}", "s_{t+2}"),
+    (2, r"P(s_0) ", ""),
+    (2, r"\prod", r"\sum"),
+    (2, r"\pi_\theta", r"\pi_{\theta'}"),
+    (3, "s_{t+1}", "s_t"),
+    (3, r"\gamma ", ""),
+    (3, "- V", "+ V"),
+    (4, r"R(\tau)\,", ""),
+    (4, r"\nabla P", "P"),
+]
+
+
+@pytest.mark.parametrize("tex", TRUE)
+def test_a_true_print_passes_and_rejects_its_changes(tmp_path, capsys, world, tex):
+    check(tmp_path, tex, world)
+    found = re.search(r"rejects (\d+) of (\d+)", capsys.readouterr().out)
+    assert found[1] == found[2] != "0"
+
+
+@pytest.mark.parametrize(("number", "right", "wrong"), MISPRINTS)
+def test_a_misprint_fails(tmp_path, capsys, world, number, right, wrong):
+    assert TRUE[number].count(right) >= 1
+    with pytest.raises((CheckFailed, Unreadable)):
+        check(tmp_path, TRUE[number].replace(right, wrong, 1), world)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failure_shows_the_relation_and_both_numbers(tmp_path):
+    with pytest.raises(CheckFailed, match=r"\(eq-x\) y = z \+ 1: the sides are 2 and 3"):
+        check(tmp_path, "y = z + 1", World({"z": 2.0, "y": 2.0}))
+
+
+# ------------------------------------------------------------------ what is no check
+
+
+def test_a_symbol_that_nothing_binds_is_named(tmp_path, world):
+    with pytest.raises(Unreadable, match="nothing says what W means"):
+        check(tmp_path, r"A_\theta(s, a) = Q_\theta(s, a) - W(s)", world)
+
+
+@pytest.mark.parametrize("tex", ["x", r"x \sim p", r"\text{a word}"])
+def test_a_formula_without_a_relation_is_refused(tmp_path, tex):
+    with pytest.raises(Unreadable, match="no relation"):
+        check(tmp_path, tex, World({"z": 2.0}))
+
+
+def test_a_side_held_against_itself_is_refused(tmp_path):
+    both = numbers(1.0, 2.0)
+    with pytest.raises(CheckFailed, match="against itself"):
+        check(tmp_path, "z = z", World({"z": 2.0}))
+    with pytest.raises(CheckFailed, match="both sides are one binding"):
+        check(tmp_path, "f(x) = g(x)", World({"f(x)": both, "g(x)": both}, sizes={"z": 2}))
+    with pytest.raises(CheckFailed, match="no token that could be changed"):
+        check(tmp_path, "z = 2", World({"z": 2.0}))
+
+
+def test_a_change_that_goes_unseen_needs_its_reason(tmp_path, capsys):
+    bound = World({"z": 0.0, "y": 3.0})
+    with pytest.raises(CheckFailed, match="goes unseen: the sign of z"):
+        check(tmp_path, "y = 3 + z", bound)
+    check(tmp_path, "y = 3 + z", bound, equivalent={"the sign of z": "z is 0"})
+    assert (
+        "rejects 1 of 2 one-token changes; 1 change nothing: the sign of z"
+        in capsys.readouterr().out
+    )
+
+
+def test_what_cannot_be_read_is_shown_with_its_place(tmp_path):
+    with pytest.raises(Unreadable, match=re.escape("here: y = z +  ⟶ )")):
+        check(tmp_path, "y = z + )", World({"z": 2.0, "y": 2.0}))
+    with pytest.raises(Unreadable, match="which no notebook in"):
+        find_tex("eq-none", tmp_path)
+
+
+# ------------------------------------------------------------------ the book
+
+
+def labels():
+    """The labels of the displayed equations of the chapters."""
+    for path in sorted(BOOK.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                yield from LABELLED.findall("".join(cell["source"]))
+
+
+@pytest.mark.parametrize("label", list(labels()))
+def test_every_equation_of_the_book_is_read_or_says_why_not(label):
+    if label in BESIDE:
+        with pytest.raises(Unreadable):
+            read_formula(find_tex(label, BOOK))
+    else:
+        assert read_formula(find_tex(label, BOOK))
+
+
+def test_the_print_becomes_a_tree_that_ignores_spacing():
+    tight = read_expression(r"\hat A^{(k)}_t(1-\lambda)")
+    assert tight == read_expression(r"\hat A^{(k)}_t \, \big( 1 - \lambda \big)")

@@ -1,0 +1,71 @@
+"""The chapters' checks of their own print: a misprint on the page makes them fail."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ledger
+import nbformat
+import pytest
+
+from ppo_lib.book import printed
+from ppo_lib.book.checks import CheckFailed
+from ppo_lib.book.formulas import Unreadable, find_tex
+
+CHAPTERS = {n: path for n, path in ledger.chapters().items() if ledger.printed(path)}
+#: Where the first minus stands in a bound and the misprint reaches behind the end of an episode,
+#: where nothing is paid, or where it is T - t at t = 0: the check names it as equivalent.
+UNSEEN = {"eq-a6", "eq-d12", "eq-return-split", "eq-d25", "eq-finite-weights", "eq-telescoping"}
+
+
+def checks_of(path: Path) -> list[tuple[str, Any]]:
+    """What a chapter checks of its print: each label, and the check of it in another folder."""
+    found = []
+
+    def record(label: str, *args: Any, **numbers: Any) -> None:
+        found.append((label, partial(printed.check_equation, label, *args, **numbers)))
+
+    namespace: dict[str, Any] = {"__name__": "__chapter__"}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and (cell.id.startswith("print-") or is_setup(cell.source)):
+            source = cell.source.replace("import check_equation, ", "import ")
+            exec(compile(source, path.name, "exec"), namespace)
+            namespace["check_equation"] = record
+    return found
+
+
+def is_setup(source: str) -> bool:
+    """Whether a cell is the chapter's first, with its imports."""
+    return "set_style" in source and "import" in source
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("number", sorted(CHAPTERS))
+def test_a_minus_that_became_a_plus_on_the_page_is_caught(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ledger.BOOK)
+    tried = []
+    for label, check in checks_of(CHAPTERS[number]):
+        tex = find_tex(label, ledger.BOOK)
+        wrong = re.sub(r"(?<!\\)-", "+", tex, count=1)
+        if wrong == tex or label in UNSEEN:
+            continue
+        cell = {"source": [f"$$\n{wrong}\n$$ ({label})"]}
+        (tmp_path / "misprint.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+        with pytest.raises((CheckFailed, Unreadable)):
+            check(folder=tmp_path)
+        tried.append(label)
+    assert len(tried) >= (0 if number == 1 else 3), tried
+
+
+def test_what_runs_from_print_is_most_of_what_is_displayed() -> None:
+    run = {label for path in CHAPTERS.values() for label in ledger.printed(path)}
+    statements = {s.label for s in ledger.statements()}
+    assert len(run) >= 88
+    assert len(run & statements) >= 50
+    made = [numbers for path in CHAPTERS.values() for numbers in ledger.printed(path).values()]
+    seen, every = (sum(numbers) for numbers in zip(*made, strict=True))
+    assert seen / every >= 0.95

@@ -9,7 +9,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate"},
     {"returns", "objectives", "distributions", "normalizers", "exact.mdp", "book.checks"},
-    {"policies", "config", "envs", "exact.env", "book.figures"},
+    {"policies", "config", "envs", "exact.env", "book.figures", "language.tokens"},
     {"rollout", "checkpoint"},
     {"evaluate", "history", "shell.film"},
     {"ppo"},

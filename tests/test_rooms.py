@@ -10,10 +10,10 @@ FLOORS = [
     {"validate"},
     {"returns", "objectives", "distributions", "normalizers", "exact.mdp", "book.checks"},
     {"policies", "config", "envs", "exact.env", "book.figures", "language.tokens"},
-    {"rollout", "checkpoint"},
+    {"rollout", "checkpoint", "language.world"},
     {"evaluate", "history", "shell.film"},
     {"ppo"},
-    {"parallel", "book.ladder", "shell.tensorboard"},
+    {"parallel", "book.ladder", "book.language", "shell.tensorboard"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

@@ -35,8 +35,8 @@ def main() -> None:
     result: dict[str, dict[str, list[float]]] = {"kl": {}, "from_reference": {}, "reward": {}}
     for beta in BETAS:
         runs = [distance(beta, seed) for seed in SEEDS]
-        for key, column in zip(("kl", "from_reference", "reward"), zip(*runs), strict=True):
-            result[key][str(beta)] = list(column)
+        for i, key in enumerate(("kl", "from_reference", "reward")):
+            result[key][str(beta)] = [run[i] for run in runs]
         print(beta, result["kl"][str(beta)], flush=True)
     for kind, cases in (
         ("changes", CHANGES),

@@ -10,11 +10,11 @@ LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate"},
     {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
-    {"policies", "exact.env", "book.checks", "book.figures"},
-    {"rollout", "checkpoint"},
+    {"policies", "exact.env", "book.checks", "book.figures", "book.formulas", "language.tokens"},
+    {"rollout", "checkpoint", "book.reading", "language.world"},
     {"evaluate", "history", "shell.film"},
     {"ppo"},
-    {"parallel", "book.ladder", "shell.tensorboard"},
+    {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

@@ -154,9 +154,12 @@ def test_cells_were_run_and_did_not_fail(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_cells_are_short(path: Path) -> None:
-    lengths = [len([line for line in c.source.splitlines() if line]) for c in code_cells(path)]
+    cells = code_cells(path)
+    lengths = [len([line for line in cell.source.splitlines() if line]) for cell in cells]
     assert max(lengths) <= MAX_LINES
-    assert statistics.median(lengths) <= MAX_MEDIAN
+    # The checks of the print stand folded behind the chapter, and say what its symbols mean.
+    taught = [n for n, c in zip(lengths, cells, strict=True) if not c.id.startswith("print-")]
+    assert statistics.median(taught) <= MAX_MEDIAN
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)

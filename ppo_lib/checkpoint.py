@@ -121,6 +121,10 @@ def name_env(
         ValueError: if arguments or wrappers could not be read back.
     """
     if not isinstance(env, str):
+        require(
+            not wrappers or not callable(env),
+            f"wrappers is {wrappers!r}, expected none with a callable: put them on in it",
+        )
         return None
     kwargs = env_kwargs or {}
     require(
@@ -137,11 +141,18 @@ def name_env(
             f"wrappers holds {wrapper!r}, expected classes of gymnasium.wrappers, with arguments "
             "that JSON can hold; or give a callable that makes the wrapped environment as env",
         )
+        require(
+            name not in ("NormalizeObservation", "NormalizeReward"),
+            f"wrappers holds {name}, whose statistics no checkpoint keeps, expected "
+            "normalize_obs or normalize_rewards of PPOConfig",
+        )
         named.append([name, arguments])
     return {"id": env, "kwargs": kwargs, "wrappers": named}
 
 
-def env_of(state: dict[str, Any], path: str | Path) -> tuple[str, dict[str, Any], list[Any]]:
+def env_of(
+    state: dict[str, Any], path: str | Path, *, asked: bool = False
+) -> tuple[str, dict[str, Any], list[Any]]:
     """The id, arguments and wrappers of the environment that a checkpoint names.
 
     Raises:
@@ -150,7 +161,7 @@ def env_of(state: dict[str, Any], path: str | Path) -> tuple[str, dict[str, Any]
     named = state["env"]
     require(named is not None, f"env is None, expected an environment: {path} does not name one")
     require(
-        ":" not in named["id"],
+        asked or ":" not in named["id"],
         f"env is None, expected {named['id']!r}: no module is imported because {path} names it",
     )
     wrappers = [(getattr(gym.wrappers, name), arguments) for name, arguments in named["wrappers"]]

@@ -65,4 +65,11 @@ def make_envs(
         return made
 
     vector = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv}[vectorization]
-    return vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    envs = vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    if vectorization == "sync":
+        different = len({id(copy.unwrapped) for copy in envs.envs})
+        require(
+            different == num_envs,
+            f"env made {different} environments in {num_envs} calls, expected a new one each time",
+        )
+    return envs

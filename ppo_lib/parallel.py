@@ -31,8 +31,9 @@ class ParallelPPO(PPO):
         require(dist.is_initialized(), "torch.distributed is not initialised, expected it to be")
         self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
         super().__init__(env, config, **more)
-        for parameter in self.parameters:
-            dist.broadcast(parameter.detach(), 0)
+        for network in (self.policy, self.critic):
+            for tensor in network.state_dict().values():  # buffers, too
+                dist.broadcast(tensor, 0)
 
     def collect(self) -> Rollout:
         """The next T steps of the environments of all ranks."""

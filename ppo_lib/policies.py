@@ -1,6 +1,7 @@
 """Policies and critics: what maps a state to a distribution of actions, and to a value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -45,14 +46,33 @@ class Policy(nn.Module):
         Returns:
             An action, or a batch of them: int64, or ``[..., D]`` float32.
         """
-        device = next(self.parameters()).device
-        params = self(torch.as_tensor(obs, dtype=self.obs_dtype, device=device)).cpu()
+        with eval_mode(self):
+            seen = torch.as_tensor(obs, dtype=self.obs_dtype, device=device_of(self))
+            params = self(seen).cpu()
         actions = self.dist.mode(params) if deterministic else self.dist.sample(params, generator)
-        return self.in_bounds(actions).numpy()
+        # One of several actions is a number, which an environment may look up in a dictionary.
+        return self.in_bounds(actions).numpy()[()]
 
     def in_bounds(self, actions: Tensor) -> Tensor:
         """What was drawn, as the environment takes it; a policy with bounds clips."""
         return actions
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Dropout and batch norm switched off, and back to what they were."""
+    was = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the CPU if it has none."""
+    first = next(network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 class TabularPolicy(Policy):

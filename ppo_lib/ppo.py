@@ -142,7 +142,8 @@ class PPO:
                 self.generator,
                 normalize_obs=c.normalize_obs,
             )
-            policy, critic = policy or made[0], critic or made[1]
+            policy = made[0] if policy is None else policy
+            critic = made[1] if critic is None else critic
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
         for name in ("policy", "critic"):
             held = (isinstance(m, ObsNormalizer) for m in getattr(self, name).modules())
@@ -156,7 +157,7 @@ class PPO:
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:
             self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = self._made_optimizer = self._make_optimizer()
         self.kl_coef = c.kl_coef
         self.history = History()
 
@@ -169,7 +170,8 @@ class PPO:
 
         Args:
             callbacks: each is called after every update with the trainer; training stops once
-                one returns True, and a later call of `learn` goes on from there.
+                one returns True (others None or False), and a later call of `learn` goes on from
+                there.
             show_progress: draw a bar in a terminal and in a notebook.
 
         Returns:
@@ -191,8 +193,7 @@ class PPO:
                     self.history.append(row, rollout)
                     bar.update(c.batch_size)
                     bar.set_postfix(episode_return=f"{self.history.recent_return():.1f}")
-                    answers = [callback(self) for callback in callbacks]
-                    if any(answers):
+                    if any([_asks_to_stop(callback(self)) for callback in callbacks]):  # noqa: C419
                         break
         finally:
             torch.set_num_threads(threads)
@@ -369,11 +370,12 @@ class PPO:
         """Let the optimizer see the parameters that the networks have now.
 
         A layer may have been replaced or reparametrised since it was made; what Adam knows of
-        the parameters that stayed is kept.
+        the parameters that stayed is kept.  An optimizer that somebody else put there stays.
         """
         kept, known = self.optimizer.state, self.optimizer.param_groups[0]["params"]
-        if [id(p) for p in known] != [id(p) for p in self.parameters]:
-            self.optimizer = self._make_optimizer()
+        changed = [id(p) for p in known] != [id(p) for p in self.parameters]
+        if changed and self.optimizer is self._made_optimizer:
+            self.optimizer = self._made_optimizer = self._make_optimizer()
             self.optimizer.state.update({p: kept[p] for p in self.parameters if p in kept})
 
     # ------------------------------------------------------------------ keeping
@@ -387,8 +389,8 @@ class PPO:
             "generator": self.generator.get_state(),
             "kl_coef": self.kl_coef,
             "env_steps": self.env_steps,
-            "rows": self.history.rows,
-            "episodes": self.history.episodes,
+            "rows": [dict(row) for row in self.history.rows],
+            "episodes": list(self.history.episodes),
         }
         for name in _PARTS:
             part = getattr(self, name)
@@ -403,6 +405,8 @@ class PPO:
         self.generator.set_state(state["generator"])
         self.kl_coef, self.env_steps = state["kl_coef"], state["env_steps"]
         self.history.rows, self.history.episodes = list(state["rows"]), list(state["episodes"])
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.sums.zero_()
         self.collector = self._make_collector()
 
     def save(self, path: str | Path) -> None:
@@ -440,8 +444,8 @@ class PPO:
         state = read_checkpoint(path)
         config = changed_config(state, changes, path)
         more: dict[str, Any] = {"policy": policy, "critic": critic}
-        if env is None:
-            env, env_kwargs, wrappers = env_of(state, path)
+        if env is None or (state["env"] is not None and env == state["env"]["id"]):
+            env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
             more |= {"env_kwargs": env_kwargs, "wrappers": wrappers}
         trainer = cls(env, config, **more)
         require(
@@ -450,7 +454,11 @@ class PPO:
         )
         for name in ("policy", "critic"):
             load_weights(getattr(trainer, name), state[name], path, name)
+        bounds = {k: v for k, v in trainer.policy.state_dict().items() if k in ("low", "high")}
         trainer.load_state_dict(state)
+        trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
+        if "kl_coef" in changes:
+            trainer.kl_coef = config.kl_coef
         return trainer
 
     def close(self) -> None:
@@ -465,6 +473,16 @@ class PPO:
 
 
 _PARTS = ("policy", "critic", "optimizer", "reward_normalizer")
+
+
+def _asks_to_stop(answer: Any) -> bool:
+    require(
+        answer is None
+        or isinstance(answer, bool | np.bool_)
+        or getattr(answer, "dtype", 0) == torch.bool,
+        f"a callback returned {answer!r}, expected True, False or None",
+    )
+    return bool(answer)
 
 
 def minibatches(batch: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from ppo_lib.policies import Policy
+from ppo_lib.policies import Policy, device_of, eval_mode
 from ppo_lib.validate import require
 
 
@@ -90,15 +90,19 @@ class Collector:
         returns: list[float] = []
         lengths: list[int] = []
         for _ in range(num_steps):
-            params = policy(self.obs.to(device)).cpu()
+            with eval_mode(policy):
+                params = policy(self.obs.to(device)).cpu()
             actions = self._draw(policy, params, generator)
             array, rewards, terminated, truncated, _ = self.envs.step(
                 env_actions(actions, self.envs)
             )
-            _check_finite("reward", rewards)
+            if not np.isfinite(rewards).all():
+                _check_finite("dist_params", params.numpy())  # what may be behind it
+                _check_finite("reward", rewards)
             next_obs, mask = obs_tensor(array), ~self._resetting
             columns.append((self.obs, actions, params, next_obs))
-            arrays.append((rewards, terminated, truncated, mask))
+            # Copies: an environment may write into the same arrays at its next step.
+            arrays.append((rewards.copy(), terminated.copy(), truncated.copy(), mask))
             self.obs = next_obs
 
             self._returns += rewards
@@ -163,7 +167,8 @@ def play_episodes(
     steps: list[tuple[Tensor, ...]] = []
     while len(playing):
         obs = obs_tensor(array[playing])
-        params = policy(obs.to(device)).cpu()
+        with eval_mode(policy):
+            params = policy(obs.to(device)).cpu()
         _check_finite("dist_params", params.numpy())
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
         rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), dtype=bool)
@@ -196,11 +201,6 @@ def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
     space = envs.single_action_space
     array = actions.numpy()
     return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array
-
-
-def device_of(policy: Policy) -> torch.device:
-    """Where a policy's parameters are."""
-    return next(policy.parameters()).device
 
 
 def check_envs(envs: VectorEnv) -> None:

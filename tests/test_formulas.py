@@ -29,6 +29,13 @@ BESIDE = {
     "eq-ppo-update": "a program",
     "eq-layer-gradient": "matrices",
     "eq-turned-signs": "digits are left out",
+    "eq-kl-optimum": "a division in a line",
+    "eq-soft-values": "words in its cases",
+    "eq-soft-improvement": "a proportion",
+    "eq-token-reward": "cases without words",
+    "eq-group-mean": "a sum that leaves one out",
+    "eq-grpo-pair": "a sign",
+    "eq-dpo": "two definitions in one",
 }
 
 

@@ -1,5 +1,6 @@
 """The front door: environments and networks of one's own, and a policy that acts alone."""
 
+import copy
 import dataclasses
 import pickle
 
@@ -481,3 +482,86 @@ def test_the_first_things_that_somebody_does(tmp_path):
         obs, reward, terminated, truncated, _ = env.step(policy.act(obs))
         total, over = total + float(reward), terminated or truncated
     assert total == evaluate(policy, "CartPole-v1", num_episodes=1, seed=1).item()
+
+
+# ------------------------------------------------------------------ what others do first
+
+
+def test_a_callable_that_gives_one_environment_again_is_refused():
+    env = gym.make("CartPole-v1")
+    with pytest.raises(ValueError, match="env made 1 environments in 4 calls, expected a new one"):
+        PPO(lambda: env, SMALL)
+
+
+class Dropping(Policy):
+    """A network that is another one while it learns."""
+
+    dist = Categorical
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(4, 64), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 2)
+        )
+
+    def forward(self, obs):
+        return self.net(obs.reshape(-1, 4)).reshape(*obs.shape[:-1], 2)
+
+
+def test_dropout_and_batch_norm_are_off_where_actions_are_drawn_or_judged():
+    torch.manual_seed(0)
+    policy = Dropping()
+    before = copy.deepcopy(policy.state_dict())
+    row = np.full(4, 0.5, np.float32)
+    assert len({int(policy.act(row)) for _ in range(20)}) == 1
+    first, second = (evaluate(policy, "CartPole-v1", num_episodes=3, seed=4) for _ in range(2))
+    assert torch.equal(first, second)
+    assert policy.training
+    assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
+
+
+def test_an_optimizer_of_ones_own_stays_when_learning():
+    trainer = PPO("CartPole-v1", SMALL)
+    trainer.optimizer = own = torch.optim.SGD(trainer.policy.parameters(), lr=1e-3)
+    trainer.learn()
+    assert trainer.optimizer is own
+
+
+def test_an_action_may_be_looked_up_in_a_dictionary():
+    policy = CategoricalPolicy(4, 2, (8,), torch.Generator().manual_seed(0))
+    assert {0: "left", 1: "right"}[policy.act(np.zeros(4))] in ("left", "right")
+
+
+@pytest.mark.parametrize("answer", [0.5, 3, "stop"])
+def test_a_callback_that_answers_something_else_is_refused(answer):
+    with pytest.raises(ValueError, match=r"a callback returned .*, expected True, False or None"):
+        PPO("CartPole-v1", SMALL).learn(lambda _: answer)
+
+
+def test_a_loaded_trainer_has_the_arguments_and_wrappers_of_the_saved_one(tmp_path):
+    limit = (gym.wrappers.TimeLimit, {"max_episode_steps": 7})
+    PPO("Pendulum-v1", SMALL, env_kwargs={"g": 3.0}, wrappers=[limit]).save(tmp_path / "a.pt")
+    for env in (None, "Pendulum-v1"):
+        inner = PPO.load(tmp_path / "a.pt", env=env).envs.envs[0]
+        assert isinstance(inner, gym.wrappers.TimeLimit)
+        assert inner.unwrapped.g == 3.0
+
+
+def test_a_wrapper_whose_statistics_would_be_lost_is_refused():
+    with pytest.raises(ValueError, match=r"wrappers holds NormalizeObservation, .* normalize_obs"):
+        PPO("Pendulum-v1", SMALL, wrappers=[gym.wrappers.NormalizeObservation])
+    with pytest.raises(ValueError, match=r"^wrappers is .*, expected none with a callable"):
+        PPO(lambda: gym.make("CartPole-v1"), SMALL, wrappers=[gym.wrappers.FlattenObservation])
+
+
+def test_a_state_is_a_picture_of_its_moment_and_a_change_of_beta_counts(tmp_path):
+    trainer = PPO("CartPole-v1", dataclasses.replace(SMALL, loss="kl"))
+    trainer.learn(lambda _: True)
+    state = copy.deepcopy(trainer.policy.state_dict())
+    kept = trainer.state_dict()
+    trainer.save(tmp_path / "a.pt")
+    trainer.learn()
+    assert len(kept["rows"]) == 1
+    loaded = PPO.load(tmp_path / "a.pt", kl_coef=50.0)
+    assert loaded.kl_coef == 50.0
+    assert all(torch.equal(x, state[name]) for name, x in loaded.policy.state_dict().items())

@@ -204,7 +204,7 @@ def read_expression(tex: str) -> Node:
 def _clean(tex: str) -> str:
     tex = re.sub(r"\\(begin|end)\{aligned\}", " ", tex)
     tex = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", _rows, tex, flags=re.DOTALL)
-    tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex)
+    tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex).replace(r"\mathbb{E}", r"\mathbb E")
     tex = re.sub(r"\\(big|Big|bigg|left|right)(?![A-Za-z])", " ", tex)
     tex = re.sub(r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1 ", tex)
     tex = re.sub(r"\\t?frac\s*(\d)\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}", tex)
@@ -227,7 +227,7 @@ def _parts(tex: str) -> Iterator[str]:
         else:
             found.append(part)
     for part in (text.strip().rstrip(",.;") for text in found):
-        said = re.match(r"\\text|\(\\gamma = 1\)", part) or r"\sim" in _outside_brackets(part)
+        said = re.match(r"\\text|\([^()]*=[^()]*\)$", part) or r"\sim" in _outside_brackets(part)
         if part.strip("& ") and not said:
             yield re.sub(r"\\text\{[^}]*\}.*", "", part)
 

@@ -27,18 +27,15 @@ def checks_of(path: Path) -> list[tuple[str, Any]]:
     def record(label: str, *args: Any, **numbers: Any) -> None:
         found.append((label, partial(printed.check_equation, label, *args, **numbers)))
 
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    setup = next(i for i, cell in enumerate(cells) if "set_style()" in cell.source)
     namespace: dict[str, Any] = {"__name__": "__chapter__"}
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code" and (cell.id.startswith("print-") or is_setup(cell.source)):
+    for i, cell in enumerate(cells):
+        if i <= setup or cell.id.startswith("print-"):
             source = cell.source.replace("import check_equation, ", "import ")
             exec(compile(source, path.name, "exec"), namespace)
             namespace["check_equation"] = record
     return found
-
-
-def is_setup(source: str) -> bool:
-    """Whether a cell is the chapter's first, with its imports."""
-    return "set_style" in source and "import" in source
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

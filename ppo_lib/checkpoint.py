@@ -77,6 +77,36 @@ def load_policy(path: str | Path, policy: Policy | None = None) -> Policy:
     return policy
 
 
+def load_trainer(
+    cls: Any, path: str | Path, env: Any, policy: Any, critic: Any, changes: dict[str, Any]
+) -> Any:
+    """What `PPO.load` gives; arguments and errors are its own."""
+    state = read_checkpoint(path)
+    config = _changed_config(state, changes, path)
+    more: dict[str, Any] = {"policy": policy, "critic": critic}
+    if env is None or (state["env"] is not None and env == state["env"]["id"]):
+        env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
+        more |= {"env_kwargs": env_kwargs, "wrappers": wrappers}
+    trainer = cls(env, config, **more)
+    try:
+        require(
+            trainer.spaces == state["spaces"],
+            f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
+        )
+        for name in ("policy", "critic"):
+            load_weights(getattr(trainer, name), state[name], path, name)
+        bounds = {k: v for k, v in trainer.policy.state_dict().items() if k in ("low", "high")}
+        trainer.load_state_dict(state)
+        trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
+    except BaseException:
+        if trainer.envs is not env:
+            trainer.close()
+        raise
+    if "kl_coef" in changes:
+        trainer.kl_coef = config.kl_coef
+    return trainer
+
+
 def load_weights(
     network: torch.nn.Module, weights: dict[str, Any], path: str | Path, name: str
 ) -> None:
@@ -89,7 +119,7 @@ def load_weights(
         ) from error
 
 
-def changed_config(state: dict[str, Any], changes: dict[str, Any], path: str | Path) -> PPOConfig:
+def _changed_config(state: dict[str, Any], changes: dict[str, Any], path: str | Path) -> PPOConfig:
     """The configuration of a checkpoint with some fields changed.
 
     Raises:

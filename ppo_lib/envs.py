@@ -68,8 +68,10 @@ def make_envs(
     envs = vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
     if vectorization == "sync":
         different = len({id(copy.unwrapped) for copy in envs.envs})
-        require(
-            different == num_envs,
-            f"env made {different} environments in {num_envs} calls, expected a new one each time",
-        )
+        if different < num_envs:
+            envs.close()
+            raise ValueError(
+                f"env made {different} environments in {num_envs} calls, expected a new one each "
+                "time"
+            )
     return envs

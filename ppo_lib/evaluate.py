@@ -1,15 +1,26 @@
 """Evaluation: what a policy earns, one episode in each of some environments of its own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from gymnasium.vector import SyncVectorEnv
 from torch import Tensor
 
 from ppo_lib.envs import MakeEnv, make_envs
-from ppo_lib.policies import Policy
-from ppo_lib.rollout import play_episodes
+from ppo_lib.policies import Policy, device_of, eval_mode
+from ppo_lib.rollout import check_envs, check_finite, env_actions, obs_tensor
 from ppo_lib.validate import require
+
+
+class Episodes(NamedTuple):
+    """N complete episodes, one a column, padded to the longest one's T steps."""
+
+    obs: Tensor  #: ``[T, N, …]`` what the policy saw; 0 after the end
+    actions: Tensor  #: ``[T, N, …]`` what the policy chose; 0 after the end
+    rewards: Tensor  #: ``[T, N]`` float64, 0 after the end
+    mask: Tensor  #: ``[T, N]`` bool, True where a step of the episode was taken
 
 
 def evaluate(
@@ -43,3 +54,61 @@ def evaluate(
         return play_episodes(envs, policy, generator, seed=seed).rewards.sum(dim=0)
     finally:
         envs.close()
+
+
+@torch.no_grad()
+def play_episodes(
+    envs: SyncVectorEnv,
+    policy: Policy,
+    generator: torch.Generator | None = None,
+    *,
+    seed: int | None = None,
+    max_steps: int = 100_000,
+) -> Episodes:
+    """Play exactly one complete episode in each environment, and no step after its end.
+
+    Each environment counts once, so that short episodes do not count more often than long ones.
+
+    Args:
+        envs: environments that are stepped one after the other, as `make_envs` makes them.
+        policy: what acts.
+        generator: draws the actions; without it the most probable action is taken (the mean of
+            a Gaussian).
+        seed: of the environments, environment i gets ``seed + i``; without it they go on with
+            the random numbers that they have.
+        max_steps: the longest episode that is waited for.
+
+    Raises:
+        ValueError: as `Collector`, or if an episode has not ended after ``max_steps`` steps.
+    """
+    check_envs(envs)
+    device, dist = device_of(policy), policy.dist
+    array = envs.reset(seed=seed)[0].copy()
+    playing = np.arange(envs.num_envs)
+    steps: list[tuple[Tensor, ...]] = []
+    while len(playing):
+        require(
+            len(steps) < max_steps,
+            f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
+            "gymnasium.wrappers.TimeLimit ends any",
+        )
+        obs = obs_tensor(array[playing])
+        with eval_mode(policy):
+            params = policy(obs.to(device)).cpu()
+        check_finite("dist_params", params.numpy())
+        actions = dist.mode(params) if generator is None else dist.sample(params, generator)
+        rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), dtype=bool)
+        for i, (n, action) in enumerate(zip(playing, env_actions(actions, envs), strict=True)):
+            array[n], rewards[i], terminated, truncated, _ = envs.envs[n].step(action)
+            ended[i] = terminated or truncated
+        check_finite("reward", rewards)
+        there = torch.tensor(playing)
+        taken = (obs, actions, torch.tensor(rewards), torch.ones(len(playing), dtype=torch.bool))
+        steps.append(tuple(_in_all_columns(x, there, envs.num_envs) for x in taken))
+        playing = playing[~ended]
+    return Episodes(*(torch.stack(column) for column in zip(*steps, strict=True)))
+
+
+def _in_all_columns(rows: Tensor, there: Tensor, num_columns: int) -> Tensor:
+    """Rows at their places among ``num_columns``, and 0 elsewhere."""
+    return rows.new_zeros(num_columns, *rows.shape[1:]).index_copy(0, there, rows)

@@ -95,29 +95,6 @@ def clipped_surrogate_loss(
     return -torch.min(ratio * advantages, bound).mean()
 
 
-@torch.no_grad()
-def ratio_statistics(
-    log_probs: Tensor, old_log_probs: Tensor, *, clip_range: float
-) -> dict[str, Tensor]:
-    """How far a policy has moved, without gradients.
-
-    Args:
-        log_probs: log π_θ(a | s), any shape.
-        old_log_probs: log π_θ'(a | s), the same shape.
-        clip_range: ε, above 0.
-
-    Returns:
-        Scalars: ``approx_kl``, the mean of `kl_k3`, and ``clip_fraction``, the share of steps
-        whose ratio lies outside [1-ε, 1+ε].
-    """
-    require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
-    outside = (importance_ratio(log_probs, old_log_probs) - 1).abs() > clip_range
-    return {
-        "approx_kl": kl_k3(log_probs, old_log_probs).mean(),
-        "clip_fraction": outside.to(log_probs.dtype).mean(),
-    }
-
-
 def kl_penalty_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, kl: Tensor, *, kl_coef: float
 ) -> Tensor:

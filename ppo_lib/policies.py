@@ -75,35 +75,6 @@ def device_of(network: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-class TabularPolicy(Policy):
-    """A softmax over A logits of its own in each of S states (eq-a2).
-
-    Args:
-        num_states: S.
-        num_actions: A.
-        dtype: float64 by default, so that derivations can be checked to rounding.
-
-    ``forward`` takes states ``[...]`` int64 and gives logits ``[..., A]``.
-    """
-
-    dist = Categorical
-    obs_dtype = torch.int64
-
-    def __init__(
-        self, num_states: int, num_actions: int, dtype: torch.dtype = torch.float64
-    ) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(num_states, num_actions, dtype=dtype))
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """The logits of the given states."""
-        return self.logits[obs]
-
-    def probs(self) -> Tensor:
-        """π_θ(a | s) of all states, ``[S, A]``, for the exact world."""
-        return self.logits.softmax(-1)
-
-
 class CategoricalPolicy(Policy):
     """A multilayer perceptron that gives the logits of A actions.
 

@@ -12,15 +12,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from ppo_lib.checkpoint import (
-    changed_config,
-    describe_spaces,
-    env_of,
-    load_weights,
-    name_env,
-    read_checkpoint,
-    write_checkpoint,
-)
+from ppo_lib.checkpoint import describe_spaces, load_trainer, name_env, write_checkpoint
 from ppo_lib.config import PPOConfig, settings
 from ppo_lib.envs import MakeEnv, Wrapper, make_envs
 from ppo_lib.history import History, progress_bar
@@ -128,38 +120,12 @@ class PPO:
         else:
             more = {"env_kwargs": env_kwargs, "wrappers": wrappers}
             self.envs = make_envs(env, self.num_own_envs, vectorization=c.vectorization, **more)
-        # Drawn on the CPU, whatever the device: one seed is one agent.
-        self.generator = torch.Generator().manual_seed(c.seed)
-        self.env_steps = 0
-        self.collector = self._make_collector()
-        obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
-        self.spaces = describe_spaces(obs_space, action_space)
-        if policy is None or critic is None:
-            made = make_networks(
-                obs_space,
-                action_space,
-                c.hidden_sizes,
-                self.generator,
-                normalize_obs=c.normalize_obs,
-            )
-            policy = made[0] if policy is None else policy
-            critic = made[1] if critic is None else critic
-        self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for name in ("policy", "critic"):
-            held = (isinstance(m, ObsNormalizer) for m in getattr(self, name).modules())
-            require(
-                not c.normalize_obs or any(held),
-                f"normalize_obs is True, expected False with a {name} of your own that holds no "
-                "ppo_lib.normalizers.ObsNormalizer",
-            )
-        for normalizer in self._obs_normalizers():
-            normalizer.start(self.gather(self.collector.obs).to(c.device))
-        self.reward_normalizer: RewardNormalizer | None = None
-        if c.normalize_rewards:
-            self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
-        self.optimizer = self._made_optimizer = self._make_optimizer()
-        self.kl_coef = c.kl_coef
-        self.history = History()
+        try:
+            self._set_up(policy, critic)
+        except BaseException:  # nothing that was opened here stays open
+            if self.envs is not env:
+                self.close()
+            raise
 
     # ------------------------------------------------------------------ learning
 
@@ -315,6 +281,42 @@ class PPO:
         """The parameters of actor and critic, each once."""
         return list(dict.fromkeys([*self.policy.parameters(), *self.critic.parameters()]))
 
+    def _set_up(self, policy: Policy | None, critic: nn.Module | None) -> None:
+        """All but the environments."""
+        c = self.config
+        # Drawn on the CPU, whatever the device: one seed is one agent.
+        self.generator = torch.Generator().manual_seed(c.seed)
+        self.env_steps = 0
+        self.collector = self._make_collector()
+        obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
+        self.spaces = describe_spaces(obs_space, action_space)
+        if policy is None or critic is None:
+            made = make_networks(
+                obs_space,
+                action_space,
+                c.hidden_sizes,
+                self.generator,
+                normalize_obs=c.normalize_obs,
+            )
+            policy = made[0] if policy is None else policy
+            critic = made[1] if critic is None else critic
+        self.policy, self.critic = policy.to(c.device), critic.to(c.device)
+        for name in ("policy", "critic"):
+            held = (isinstance(m, ObsNormalizer) for m in getattr(self, name).modules())
+            require(
+                not c.normalize_obs or any(held),
+                f"normalize_obs is True, expected False with a {name} of your own that holds no "
+                "ppo_lib.normalizers.ObsNormalizer",
+            )
+        for normalizer in self._obs_normalizers():
+            normalizer.start(self.gather(self.collector.obs).to(c.device))
+        self.reward_normalizer: RewardNormalizer | None = None
+        if c.normalize_rewards:
+            self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
+        self.optimizer = self._made_optimizer = self._make_optimizer()
+        self.kl_coef = c.kl_coef
+        self.history = History()
+
     def _minibatches_of_all_epochs(self, batch: Batch) -> Iterator[Batch]:
         """Each epoch's minibatches in turn, their advantages standardised."""
         c = self.config
@@ -441,25 +443,7 @@ class PPO:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is no checkpoint, or what is given does not fit it.
         """
-        state = read_checkpoint(path)
-        config = changed_config(state, changes, path)
-        more: dict[str, Any] = {"policy": policy, "critic": critic}
-        if env is None or (state["env"] is not None and env == state["env"]["id"]):
-            env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
-            more |= {"env_kwargs": env_kwargs, "wrappers": wrappers}
-        trainer = cls(env, config, **more)
-        require(
-            trainer.spaces == state["spaces"],
-            f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
-        )
-        for name in ("policy", "critic"):
-            load_weights(getattr(trainer, name), state[name], path, name)
-        bounds = {k: v for k, v in trainer.policy.state_dict().items() if k in ("low", "high")}
-        trainer.load_state_dict(state)
-        trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
-        if "kl_coef" in changes:
-            trainer.kl_coef = config.kl_coef
-        return trainer
+        return load_trainer(cls, path, env, policy, critic, changes)
 
     def close(self) -> None:
         """Close the environments."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ppo_lib.policies import Policy, device_of, eval_mode
@@ -26,15 +26,6 @@ class Rollout(NamedTuple):
     mask: Tensor  #: ``[T, N]`` bool, False where an environment reset itself instead of a step
     episode_returns: Tensor  #: ``[E]`` float64, undiscounted, of the E episodes that ended
     episode_lengths: Tensor  #: ``[E]`` int64, their numbers of steps
-
-
-class Episodes(NamedTuple):
-    """N complete episodes, one a column, padded to the longest one's T steps."""
-
-    obs: Tensor  #: ``[T, N, …]`` what the policy saw; 0 after the end
-    actions: Tensor  #: ``[T, N, …]`` what the policy chose; 0 after the end
-    rewards: Tensor  #: ``[T, N]`` float64, 0 after the end
-    mask: Tensor  #: ``[T, N]`` bool, True where a step of the episode was taken
 
 
 class Collector:
@@ -74,7 +65,7 @@ class Collector:
 
         Args:
             policy: what acts; its parameters are not touched.
-            num_steps: T, at least 1.
+            num_steps: T, at least 1; at least 2 where environments reset themselves.
             generator: draws the actions.
 
         Returns:
@@ -83,7 +74,8 @@ class Collector:
         Raises:
             ValueError: if an observation, a reward or what the policy gives is not finite.
         """
-        require(num_steps >= 1, f"num_steps is {num_steps}, expected at least 1")
+        least = 2 if _resets_itself(self.envs) else 1  # or a rollout could hold resets alone
+        require(num_steps >= least, f"num_steps is {num_steps}, expected at least {least}")
         device = device_of(policy)
         columns: list[tuple[Tensor, ...]] = []
         arrays: list[tuple[np.ndarray, ...]] = []
@@ -97,8 +89,8 @@ class Collector:
                 env_actions(actions, self.envs)
             )
             if not np.isfinite(rewards).all():
-                _check_finite("dist_params", params.numpy())  # what may be behind it
-                _check_finite("reward", rewards)
+                check_finite("dist_params", params.numpy())  # what may be behind it
+                check_finite("reward", rewards)
             next_obs, mask = obs_tensor(array), ~self._resetting
             columns.append((self.obs, actions, params, next_obs))
             # Copies: an environment may write into the same arrays at its next step.
@@ -118,7 +110,7 @@ class Collector:
             elif ended.any():
                 self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
         obs, actions, params, next_obs = (torch.stack(x) for x in zip(*columns, strict=True))
-        _check_finite("dist_params", params.numpy())
+        check_finite("dist_params", params.numpy())
         rewards, *flags = (torch.tensor(np.stack(x)) for x in zip(*arrays, strict=True))
         return Rollout(
             obs,
@@ -137,52 +129,6 @@ class Collector:
         return policy.dist.sample(params, generator)
 
 
-@torch.no_grad()
-def play_episodes(
-    envs: SyncVectorEnv,
-    policy: Policy,
-    generator: torch.Generator | None = None,
-    *,
-    seed: int | None = None,
-) -> Episodes:
-    """Play exactly one complete episode in each environment, and no step after its end.
-
-    Each environment counts once, so that short episodes do not count more often than long ones.
-
-    Args:
-        envs: environments that are stepped one after the other, as `make_envs` makes them.
-        policy: what acts.
-        generator: draws the actions; without it the most probable action is taken (the mean of
-            a Gaussian).
-        seed: of the environments, environment i gets ``seed + i``; without it they go on with
-            the random numbers that they have.
-
-    Raises:
-        ValueError: as `Collector`.
-    """
-    check_envs(envs)
-    device, dist = device_of(policy), policy.dist
-    array = envs.reset(seed=seed)[0].copy()
-    playing = np.arange(envs.num_envs)
-    steps: list[tuple[Tensor, ...]] = []
-    while len(playing):
-        obs = obs_tensor(array[playing])
-        with eval_mode(policy):
-            params = policy(obs.to(device)).cpu()
-        _check_finite("dist_params", params.numpy())
-        actions = dist.mode(params) if generator is None else dist.sample(params, generator)
-        rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), dtype=bool)
-        for i, (n, action) in enumerate(zip(playing, env_actions(actions, envs), strict=True)):
-            array[n], rewards[i], terminated, truncated, _ = envs.envs[n].step(action)
-            ended[i] = terminated or truncated
-        _check_finite("reward", rewards)
-        there = torch.tensor(playing)
-        taken = (obs, actions, torch.tensor(rewards), torch.ones(len(playing), dtype=torch.bool))
-        steps.append(tuple(_in_all_columns(x, there, envs.num_envs) for x in taken))
-        playing = playing[~ended]
-    return Episodes(*(torch.stack(column) for column in zip(*steps, strict=True)))
-
-
 def obs_tensor(obs: np.ndarray) -> Tensor:
     """A copy of the observations; refused unless they are finite.
 
@@ -192,7 +138,7 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
     Returns:
         ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
     """
-    _check_finite("observation", obs)
+    check_finite("observation", obs)
     return torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
 
 
@@ -229,12 +175,8 @@ def _resets_itself(envs: VectorEnv) -> bool:
     return envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
 
 
-def _in_all_columns(rows: Tensor, there: Tensor, num_columns: int) -> Tensor:
-    """Rows at their places among ``num_columns``, and 0 elsewhere."""
-    return rows.new_zeros(num_columns, *rows.shape[1:]).index_copy(0, there, rows)
-
-
-def _check_finite(name: str, array: np.ndarray) -> None:
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse NaN and infinity."""
     # Not `require`: its message would be written, at every step, to be thrown away.
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is {array}, expected finite numbers")

@@ -15,8 +15,11 @@ from torch import nn
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.envs import make_envs
+from ppo_lib.evaluate import play_episodes
+from ppo_lib.exact.env import TabularPolicy
 from ppo_lib.normalizers import ObsNormalizer
-from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, TabularPolicy
+from ppo_lib.policies import CategoricalPolicy, GaussianPolicy
 
 SMALL = PPOConfig(
     total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -565,3 +568,66 @@ def test_a_state_is_a_picture_of_its_moment_and_a_change_of_beta_counts(tmp_path
     loaded = PPO.load(tmp_path / "a.pt", kl_coef=50.0)
     assert loaded.kl_coef == 50.0
     assert all(torch.equal(x, state[name]) for name, x in loaded.policy.state_dict().items())
+
+
+class Endless(gym.Env):
+    """A world of one state that never ends."""
+
+    observation_space = gym.spaces.Discrete(1)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return 0, {}
+
+    def step(self, action):  # noqa: ARG002  (gymnasium's own form)
+        return 0, 0.0, False, False, {}
+
+
+def test_an_episode_that_does_not_end_is_not_waited_for():
+    envs = make_envs(Endless, 2)
+    with pytest.raises(
+        ValueError, match=r"^envs has an episode that goes on after 50 steps, .*Time"
+    ):
+        play_episodes(envs, TabularPolicy(1, 2), seed=0, max_steps=50)
+
+
+class Counted(gym.Wrapper):
+    """Counts how many are open."""
+
+    open = 0
+
+    def __init__(self, env):
+        super().__init__(env)
+        Counted.open += 1
+
+    def close(self):
+        Counted.open -= 1
+        super().close()
+
+
+def test_what_is_refused_leaves_no_environment_open(tmp_path):
+    def make():
+        return Counted(gym.make("CartPole-v1"))
+
+    with pytest.raises(ValueError, match="normalize_obs is True"):
+        PPO(make, dataclasses.replace(SMALL, normalize_obs=True), policy=TabularPolicy(14, 3))
+    one = make()
+    with pytest.raises(ValueError, match="env made 1 environments"):
+        PPO(lambda: one, SMALL)
+    with PPO("Pendulum-v1", SMALL) as trainer:
+        trainer.save(tmp_path / "pendulum.pt")
+    with pytest.raises(ValueError, match="env has spaces"):
+        PPO.load(tmp_path / "pendulum.pt", env=make)
+    assert Counted.open <= 0
+
+
+def test_a_rollout_that_could_hold_resets_alone_is_refused():
+    config = dataclasses.replace(
+        SMALL, num_envs=1, num_steps=1, minibatch_size=1, vectorization="array"
+    )
+    with (
+        PPO("CartPole-v1", config) as trainer,
+        pytest.raises(ValueError, match="num_steps is 1, expected at least 2"),
+    ):
+        trainer.learn()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import ladder
 from ppo_lib.book.ladder import Run, Stored
-from ppo_lib.rollout import play_episodes
+from ppo_lib.evaluate import play_episodes
 
 DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "ladder.json"
 GAMMA, LAMBDA = 0.98, 0.95

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.evaluate import evaluate
+from ppo_lib.evaluate import evaluate, play_episodes
 from ppo_lib.objectives import (
     normalize_advantages,
     policy_gradient_loss,
@@ -40,7 +40,7 @@ from ppo_lib.objectives import (
 )
 from ppo_lib.ppo import PPO, minibatches
 from ppo_lib.returns import discounted_return, gae, rewards_to_go
-from ppo_lib.rollout import Rollout, play_episodes
+from ppo_lib.rollout import Rollout
 from ppo_lib.validate import require
 
 #: Adam's learning rate at the first update: of those that ``make ladder`` tried, the best.

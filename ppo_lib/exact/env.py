@@ -1,11 +1,15 @@
-"""The exact world as a gymnasium environment, ``ppo_lib/Ridge-v0``."""
+"""The exact world as a gymnasium environment, ``ppo_lib/Ridge-v0``, and a policy for it."""
 
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from ppo_lib.distributions import Categorical
 from ppo_lib.exact.mdp import MDP, ridge
+from ppo_lib.policies import Policy
 
 
 class MDPEnv(gym.Env[Any, Any]):
@@ -59,3 +63,32 @@ class MDPEnv(gym.Env[Any, Any]):
 def make_ridge_env(slip: float = 0.2) -> MDPEnv:
     """The entry point of ``ppo_lib/Ridge-v0``; ``slip`` as in `ridge`."""
     return MDPEnv(ridge(slip))
+
+
+class TabularPolicy(Policy):
+    """A softmax over A logits of its own in each of S states (eq-a2).
+
+    Args:
+        num_states: S.
+        num_actions: A.
+        dtype: float64 by default, so that derivations can be checked to rounding.
+
+    ``forward`` takes states ``[...]`` int64 and gives logits ``[..., A]``.
+    """
+
+    dist = Categorical
+    obs_dtype = torch.int64
+
+    def __init__(
+        self, num_states: int, num_actions: int, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(num_states, num_actions, dtype=dtype))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The logits of the given states."""
+        return self.logits[obs]
+
+    def probs(self) -> Tensor:
+        """π_θ(a | s) of all states, ``[S, A]``, for the exact world."""
+        return self.logits.softmax(-1)

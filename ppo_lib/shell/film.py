@@ -8,8 +8,8 @@ from typing import Any
 from gymnasium.wrappers import RenderCollection
 
 from ppo_lib.envs import make_envs
+from ppo_lib.evaluate import play_episodes
 from ppo_lib.policies import Policy
-from ppo_lib.rollout import play_episodes
 from ppo_lib.validate import optional, require
 
 SUFFIXES = (".gif", ".webp", ".png")

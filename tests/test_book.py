@@ -76,8 +76,7 @@ def printed(path: Path) -> Iterator[str]:
     """The lines that the cells of a notebook have printed."""
     for cell in code_cells(path):
         for output in cell.outputs:
-            if output.output_type == "stream":
-                yield from output.text.splitlines()
+            yield from ledger.text_of(output).splitlines()
 
 
 def verdicts(path: Path) -> list[str]:

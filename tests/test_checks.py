@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from ppo_lib.book.checks import CheckFailed, check_estimate, check_exact
+from ppo_lib.book.checks import (
+    CheckFailed,
+    Verdict,
+    check_estimate,
+    check_exact,
+    in_words,
+    misses,
+)
 
 
 def tensor(*numbers):
@@ -220,3 +227,46 @@ def test_a_check_that_rejects_nothing_is_refused():
 
 def test_a_failed_check_is_an_assertion_error():
     assert issubclass(CheckFailed, AssertionError)
+
+
+def test_a_wrong_formula_that_a_check_is_given_fails_in_its_place():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        right = torch.randn(3, dtype=torch.float64, generator=generator)
+        wrong = right + 2e-9 * torch.randn(3, dtype=torch.float64, generator=generator)
+        try:
+            check_exact("eq-b9", right, right, rejects={"wrong": wrong})
+        except CheckFailed:
+            continue
+        with pytest.raises(CheckFailed):
+            check_exact("eq-b9", wrong, right, rejects={"wrong": wrong})
+        samples = right + torch.randn(200, 3, dtype=torch.float64, generator=generator)
+        check_estimate("eq-b9", samples, right, rejects={"wrong": right + 1})
+        with pytest.raises(CheckFailed):
+            check_estimate("eq-b9", samples, right + 1, rejects={"wrong": right + 1})
+
+
+def test_a_badge_holds_both_sides_and_how_far_each_wrong_formula_misses():
+    verdict = Verdict(
+        "eq-b9", "exact · rejects: a<b", (("left side", "1.5"), ("a<b", misses(0.25)))
+    )
+    assert repr(verdict) == "✓ eq-b9 · exact · rejects: a<b"
+    assert verdict._repr_html_() == (
+        '<details class="verdict"><summary>✓ <a href="#equation-eq-b9">eq-b9</a> · exact · '
+        "rejects: a&lt;b</summary><table><tr><td>left side</td><td>1.5</td></tr>"
+        "<tr><td>a&lt;b</td><td>off by 0.25</td></tr></table></details>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([2.0], "2"),
+        ([1.125 - 1e-16, 1.125], "2 times 1.125"),
+        ([-1e-17, 0.1234567], "2 numbers from 0 to 0.1235"),
+        ([0.12345], "0.1235"),
+        ([0.12345 - 1e-16], "0.1235"),
+    ],
+)
+def test_numbers_in_words_do_not_depend_on_their_last_bit(numbers, words):
+    assert in_words(torch.tensor(numbers, dtype=torch.float64)) == words

@@ -60,10 +60,16 @@ def chapters() -> dict[int, Path]:
 
 @cache
 def lines_of(path: Path) -> list[str]:
-    """What a chapter's cells have printed."""
+    """What a chapter's cells have printed, verdicts included."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    outputs = [out for cell in cells for out in cell.outputs if out.output_type == "stream"]
-    return [line for out in outputs for line in out.text.splitlines()]
+    return [line for cell in cells for out in cell.outputs for line in text_of(out).splitlines()]
+
+
+def text_of(output: nbformat.NotebookNode) -> str:
+    """An output as a terminal shows it."""
+    if output.output_type == "stream":
+        return output.text
+    return output.get("data", {}).get("text/plain", "")
 
 
 def printed(path: Path) -> dict[str, tuple[int, int]]:
@@ -89,7 +95,10 @@ def verdicts(path: Path) -> list[Verdict]:
 
 def unchecked() -> list[Statement]:
     """The statements whose chapter printed no verdict for them."""
-    checked = {number: {v.label for v in verdicts(path)} for number, path in chapters().items()}
+    checked = {
+        number: {v.label for v in verdicts(path)} | printed(path).keys()
+        for number, path in chapters().items()
+    }
     return [s for s in statements() if s.label not in checked.get(s.chapter, set())]
 
 

@@ -1,11 +1,8 @@
-// A verdict names its equation by label: give it the number that the page shows, and a link.
+// A verdict names its equation by label: give it the number that the page shows.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const block of document.querySelectorAll(".cell_output .stream pre")) {
-    block.innerHTML = block.innerHTML.replace(/✓ (eq-[a-z0-9-]+)(.*)\n?/g, (_, label, rest) => {
-      const equation = document.getElementById(`equation-${label}`);
-      const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
-      const link = number ? `<a href="#equation-${label}">${number}</a> ` : "";
-      return `<span class="verdict">✓ ${link}${label}${rest}</span>`;
-    });
+  for (const link of document.querySelectorAll(".verdict summary a")) {
+    const equation = document.querySelector(link.getAttribute("href"));
+    const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
+    if (number) link.textContent = `${number} ${link.textContent}`;
   }
 });

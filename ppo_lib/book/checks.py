@@ -5,7 +5,10 @@ the check can tell it from the wrong formulas that it is given.  The verdict tha
 the same on every machine; the page "Every equation, checked" is made from these verdicts.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 
 import torch
 from torch import Tensor
@@ -21,6 +24,52 @@ CLEARLY_WRONG = 1000.0
 
 class CheckFailed(AssertionError):
     """An equation does not hold, or its check cannot tell it from a wrong one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check has found: a line in a terminal, a badge that opens in a notebook."""
+
+    label: str
+    held: str  #: how it holds, and what was told from it
+    rows: tuple[tuple[str, str], ...]  #: both sides, and each wrong formula with how far it misses
+
+    def __repr__(self) -> str:
+        return f"✓ {self.label} · {self.held}"
+
+    def _repr_html_(self) -> str:
+        link = f'<a href="#equation-{self.label}">{self.label}</a>'
+        rows = (f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in self.rows)
+        return (
+            f'<details class="verdict"><summary>✓ {link} · {escape(self.held)}</summary>'
+            f"<table>{''.join(rows)}</table></details>"
+        )
+
+    def show(self) -> None:
+        """Display it, or print it where no notebook is."""
+        kernel = sys.modules.get("IPython")
+        if kernel is not None and kernel.get_ipython() is not None:
+            kernel.display.display(self)
+        else:
+            print(self)
+
+
+def in_words(numbers: Tensor) -> str:
+    """One number, or the range of several; the same text on every machine."""
+    low, high = _rounded(float(numbers.min())), _rounded(float(numbers.max()))
+    if numbers.numel() == 1 or low == high:
+        return low if numbers.numel() == 1 else f"{numbers.numel()} times {low}"
+    return f"{numbers.numel()} numbers from {low} to {high}"
+
+
+def misses(gap: float) -> str:
+    """How far a wrong formula is off, in words."""
+    return f"off by {_rounded(gap)}"
+
+
+def _rounded(x: float) -> str:
+    # What lies half-way is moved off it, so that a last bit can't change a digit.
+    return "0" if abs(x) < 1e-9 else f"{x * (1 + 1e-7):.4g}"
 
 
 def check_exact(
@@ -55,13 +104,16 @@ def check_exact(
     gap = _gap(label, "left", _float64("left", left), expected)
     if not gap <= bound:
         raise CheckFailed(f"({label}) the sides differ by {gap:.3g}, allowed is {bound:.1g}")
+    rows = [("left side", in_words(_float64("left", left))), ("right side", in_words(expected))]
     for name, value in rejects.items():
         gap = _gap(label, name, _float64(name, value), expected)
+        rows.append((name, misses(gap)))
         if not gap > CLEARLY_WRONG * bound:
             raise CheckFailed(
                 f"({label}) the check does not reject {name!r}: it differs by {gap:.3g} only"
             )
-    print(f"✓ {label} · exact to {tolerance:.0e} · rejects: {', '.join(rejects)}")
+    held = f"exact to {tolerance:.0e} · rejects: {', '.join(rejects)}"
+    Verdict(label, held, tuple(rows)).show()
 
 
 def check_estimate(
@@ -111,17 +163,21 @@ def check_estimate(
             f"({label}) the mean of {n} samples is {away:.2f} standard errors away from the "
             f"exact value, allowed are {standard_errors:g}"
         )
+    target = _float64("exact", exact)
+    rows = [("exact value", in_words(target))]
     for name, value in rejects.items():
+        rows.append((name, misses(_gap(label, name, _float64(name, value), target))))
         away = outside(name, value)
         if not away > standard_errors:
             raise CheckFailed(
                 f"({label}) the check does not reject {name!r}: {n} samples see it only "
                 f"{away:.2f} standard errors away"
             )
-    print(
-        f"✓ {label} · estimate, {n} samples, within {standard_errors:g} standard errors"
+    held = (
+        f"estimate, {n} samples, within {standard_errors:g} standard errors"
         f" · rejects: {', '.join(rejects)}"
     )
+    Verdict(label, held, tuple(rows)).show()
 
 
 def _check_names(label: str, rejects: Mapping[str, Number]) -> None:

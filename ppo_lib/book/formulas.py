@@ -5,7 +5,8 @@ the place.  In words, from the loosest to the tightest binding:
 
 - a *statement* is a chain of expressions with =, ≤, ≥ or ≈ between them;
 - an *expression* is a sum of terms, among them ``\cdots``;
-- a *term* is a product of factors; ``\sum``, ``\prod`` and ``\max_s`` reach to its end;
+- a *term* is a product of factors, a/b among them; ``\sum``, ``\prod`` and ``\max_s`` reach to
+  its end;
 - a *factor* is a number, a symbol with its scripts and arguments, something in brackets, a
   fraction, an expectation, a variance, a divergence, ``\nabla`` or ``\log`` of a factor.
 """
@@ -297,7 +298,11 @@ class _Parser:
             return Dots()
         factors = [self.factor()]
         while self.starts_factor():
-            factors.append(self.factor())
+            if self.peek() == "/":
+                self.take()
+                factors[-1] = Fraction(factors[-1], self.factor())
+            else:
+                factors.append(self.factor())
         return factors[0] if len(factors) == 1 else Product(tuple(factors))
 
     def starts_factor(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppo_lib.book.checks import EXACT_TOLERANCE, CheckFailed
+from ppo_lib.book.checks import EXACT_TOLERANCE, CheckFailed, Verdict, in_words, misses
 from ppo_lib.book.formulas import (
     Node,
     Relation,
@@ -77,25 +77,29 @@ def check_equation(
         each.dots = dots and (read_expression(dots[0]), read_expression(dots[1]))
     made, excused = 0, dict(equivalent or {})
     same: list[str] = []
+    rows: list[tuple[str, str]] = []
     for statement in read_formula(tex):
         for i, relation in enumerate(statement.relations):
             if relation.left == relation.right:
                 raise CheckFailed(f"({label}) {show(relation)} holds a side against itself")
             if _is_bound_to_one(world, relation):
                 raise CheckFailed(f"({label}) {show(relation)}: both sides are one binding")
-            compare = partial(_misses, label, world, relation, parts, where)
-            if (why := compare(relation.left, relation.right)) is not None:
-                raise CheckFailed(f"({label}) {show(relation)}: {why}")
+            compare = partial(_compare, label, world, relation, parts, where)
+            found = compare(relation.left, relation.right)
+            if found.why is not None:
+                raise CheckFailed(f"({label}) {show(relation)}: {found.why}")
+            rows += [("left side", in_words(found.left)), ("right side", in_words(found.right))]
             sides = ("left", "right") if i == 0 else ("right",)
             for side in sides:
                 for said, other in changes(getattr(relation, side)):
                     pair = {"left": relation.left, "right": relation.right} | {side: other}
                     try:
-                        seen = compare(pair["left"], pair["right"]) is not None
+                        wrong = compare(pair["left"], pair["right"])
                     except (Unreadable, RuntimeError, IndexError, ValueError):
                         continue  # no formula of this world: nothing was told from the right one
                     made += 1
-                    if not seen:
+                    rows.append((said, wrong.in_words(excused.get(said, ""))))
+                    if wrong.why is None:
                         same.append(said)
     if made == 0:
         raise CheckFailed(f"({label}) has no token that could be changed: its check says nothing")
@@ -104,10 +108,26 @@ def check_equation(
     if told := [said for said in excused if said not in same]:
         raise CheckFailed(f"({label}) is told apart: {'; '.join(told)}")
     also = f"; {len(same)} change nothing: {', '.join(excused)}" if same else ""
-    print(f"✓ {label} · printed · rejects {made - len(same)} of {made} one-token changes{also}")
+    held = f"printed · rejects {made - len(same)} of {made} one-token changes{also}"
+    Verdict(label, held, tuple(rows)).show()
 
 
-def _misses(
+class Comparison(NamedTuple):
+    """Two sides of a relation, and how they differ."""
+
+    why: str | None  #: why the relation does not hold
+    gap: float  #: by how much
+    left: Tensor
+    right: Tensor
+
+    def in_words(self, reason: str) -> str:
+        """How far a changed formula is off; the reason if it is not."""
+        if self.why is None:
+            return f"the same numbers: {reason}"
+        return misses(self.gap) if self.gap < torch.inf else "not a number somewhere"
+
+
+def _compare(
     label: str,
     world: World,
     relation: Relation,
@@ -115,8 +135,8 @@ def _misses(
     where: Known | None,
     left: Node,
     right: Node,
-) -> str | None:
-    """Why a relation does not hold, or None."""
+) -> Comparison:
+    """Hold two sides of a relation against each other."""
     a, b = world.value(left, {}), world.value(right, {})
     axes = union(a, b)
     x, y = torch.broadcast_tensors(a.over(axes).double(), b.over(axes).double())
@@ -130,7 +150,7 @@ def _misses(
     if x.numel() == 0:
         raise CheckFailed(f"({label}) claims nothing: where is nowhere True")
     if not bool(x.isfinite().all() and y.isfinite().all()):
-        return "a side is not a number somewhere"
+        return Comparison("a side is not a number somewhere", torch.inf, x, y)
     allowed = EXACT_TOLERANCE * max(1.0, float(y.abs().max()))
     if relation.sign == "~" and not parts:
         # One draw stands for its mean: the two have one mean over the trajectories.
@@ -142,11 +162,12 @@ def _misses(
         gap = (x - y).abs() - STANDARD_ERRORS * error.expand_as(x)
     else:
         gap = {"=": (x - y).abs(), "<=": x - y, ">=": y - x}[relation.sign]
-    place = gap.argmax()
-    if bool(gap.max() > allowed):
+    place, most = gap.argmax(), float(gap.max())
+    why = None
+    if most > allowed:
         sides = f"{float(x.flatten()[place]):.6g} and {float(y.flatten()[place]):.6g}"
-        return f"the sides are {sides}, at most {float(gap.max()):.3g} more than allowed"
-    return None
+        why = f"the sides are {sides}, at most {most:.3g} more than allowed"
+    return Comparison(why, most, x, y)
 
 
 def _is_bound_to_one(world: World, relation: Relation) -> bool:

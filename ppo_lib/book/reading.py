@@ -34,7 +34,7 @@ from ppo_lib.book.formulas import (
 )
 
 #: What may stand for an index in the pattern of a symbol: R^n_t has the slots n and t.
-SLOTS = set("tnsaxijkbm") | {"t'", "s'", "a'", r"\tau"}
+SLOTS = set("tnsaxijkbmy") | {"t'", "s'", "a'", r"\tau"}
 GRADIENT = "∇"
 _COMPARE = {"=": torch.eq, "<=": torch.le, ">=": torch.ge, "<": torch.lt, ">": torch.gt}
 _OTHER_WAY = {"<=": ">=", ">=": "<=", "<": ">", ">": "<"}
@@ -291,7 +291,8 @@ class World:
         return elementwise(torch.div, total, _reduce(weight, index))
 
     def _divergence(self, node: Divergence, bound: Mapping[str, Value]) -> Value:
-        index = "a" if node.first.args else r"\tau"
+        whole = next((i for i in (r"\tau", "y") if i in self.sizes), "a")
+        index = "a" if node.first.args else whole
         here = {**bound, index: Value(torch.arange(self.sizes[index]), (index,))}
 
         def at(law: Node) -> Value:

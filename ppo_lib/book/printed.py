@@ -229,6 +229,7 @@ def exact_world(
     gae_lambda: float = 0.5,
     samples: Trajectories | None = None,
     more: Mapping[str, Any] | None = None,
+    every: Trajectories | None = None,
 ) -> World:
     r"""What the book's symbols mean on a world whose trajectories are listed.
 
@@ -245,8 +246,9 @@ def exact_world(
         gae_lambda: λ of the last of them.
         samples: N trajectories, for formulas with τ^n.
         more: further symbols, by pattern, which go before these.
+        every: the list of the world's trajectories, if it is there already.
     """
-    every, inside = list_trajectories(mdp), ~mdp.terminal
+    every, inside = every or list_trajectories(mdp), ~mdp.terminal
     symbols: dict[str, Any] = {
         r"\gamma": gamma,
         "P(s_0)": Known(mdp.start[every.states[:, 0]], ALONG),
@@ -359,7 +361,9 @@ def sampled_worlds(
     every = list_trajectories(mdp)
     samples = draw(every, theta.softmax(-1), num, generator)
     parts = [Trajectories(*(column[i::40] for column in samples)) for i in range(40)]
-    worlds = [exact_world(mdp, theta, samples=part, **more) for part in (samples, *parts)]
+    worlds = [
+        exact_world(mdp, theta, samples=part, every=every, **more) for part in (samples, *parts)
+    ]
     return worlds[0], worlds[1:]
 
 

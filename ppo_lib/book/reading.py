@@ -195,7 +195,9 @@ class World:
 
     def _number(self, node: Number, _: Mapping[str, Value]) -> Value:
         number = float(node.text)
-        return Value(torch.tensor(int(number) if number == int(number) else number))
+        if number == int(number):
+            return Value(torch.tensor(int(number)))
+        return Value(torch.tensor(number, dtype=torch.float64))
 
     _symbol = symbol
 

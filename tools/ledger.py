@@ -1,7 +1,7 @@
-"""Write the page "Every equation, checked" from the ledger and what the chapters printed.
+"""Write the page on the source from the ledger, the notes and what the chapters printed.
 
-Usage: ``python tools/ledger.py``; it reads ``book/ledger.toml`` and the stored outputs of the
-chapters, and writes ``book/ledger.md``.
+Usage: ``python tools/ledger.py``; it reads ``book/ledger.toml``, ``book/_data/source`` and the
+stored outputs of the chapters, and writes ``book/ledger.md``.
 """
 
 import re
@@ -35,6 +35,7 @@ class Statement:
     says: str
     function: str
     loose: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,16 @@ def render() -> str:
     told_apart, made = (sum(numbers) for numbers in zip(*runs, strict=True))
     wrong = sum(len(verdict.rejects) for verdict in every)
     text = [
-        "# Every equation, checked",
+        "# The source, and every equation checked",
         "",
-        "This page is made from the ledger of the source document's statements"
-        " and from what the executed cells of the chapters printed.",
+        "The book follows a short document in Chinese, *LLM-RL-PPO*, which goes from the action"
+        " space to the clipped loss in 71 statements and stops before the language model.",
+        "Here they are in its order and, where it has a formula, in its own notation, each with the"
+        " book's equation and with what its check found.",
+        "Under each chapter's table stands where the two differ, and by how much.",
+        "",
+        "The page is made from the ledger of the statements and from what the executed cells of the"
+        " chapters printed.",
         "An *exact* check compares both sides of an equation in 64-bit floating point; the number"
         " is the largest difference allowed, relative to the largest number on the right.",
         "An *estimate* compares the mean of samples with its exact value, and the number is the"
@@ -160,10 +167,16 @@ def render() -> str:
             rejected = len({name for v in own for name in v.rejects})
             loose = f" *The source {s.loose}.*" if s.loose else ""
             says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"
+            if s.source:
+                says += f"<br>${s.source}$"
             name = s.function.rpartition(".")[2]
             text.append(
                 f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | {told} | `{name}` |"
             )
+        notes = BOOK / "_data" / "source" / f"{number:02}.md"
+        if notes.is_file():
+            text += ["", "**Where the source and the book differ**", ""]
+            text += notes.read_text(encoding="utf-8").splitlines()
     return "\n".join(text) + "\n"
 
 

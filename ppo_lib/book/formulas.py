@@ -71,6 +71,8 @@ class Sum(Node):
 class Dots(Node):
     """Terms that are left out."""
 
+    number: int  #: how many others stand before these
+
 
 @dataclass(frozen=True)
 class Product(Node):
@@ -247,6 +249,7 @@ class _Parser:
         self.tokens = [(m[0], m.start()) for m in _TOKEN.finditer(tex) if m[0] not in _SPACE]
         self.place = 0
         self.bars = 0  # open absolute values
+        self.dots = 0  # places where a sum goes on
 
     # ---- tokens
 
@@ -295,7 +298,8 @@ class _Parser:
     def term(self) -> Node:
         if self.peek() == r"\cdots":
             self.take()
-            return Dots()
+            self.dots += 1
+            return Dots(self.dots - 1)
         factors = [self.factor()]
         while self.starts_factor():
             if self.peek() == "/":

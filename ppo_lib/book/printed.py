@@ -51,7 +51,7 @@ def check_equation(
     *,
     parts: Sequence[World] = (),
     where: Known | None = None,
-    dots: tuple[str, str] | None = None,
+    dots: Sequence[tuple[str, str]] = (),
     equivalent: Mapping[str, str] | None = None,
     folder: str | Path = ".",
 ) -> None:
@@ -63,8 +63,8 @@ def check_equation(
         parts: for ≈, the same with parts of the samples; the distance allowed is four standard
             errors of the mean over them.
         where: True where the equation is claimed, along the axes of free indices.
-        dots: what the dots stand for: a general term in i, which counts the terms from 0, and
-            the last i that they hold.
+        dots: what the dots stand for, each in turn: a general term in i, which counts the terms
+            from 0, and the last i that they hold.
         equivalent: changes that change nothing, by their words, each with the reason.
         folder: where the notebooks are.
 
@@ -74,7 +74,7 @@ def check_equation(
     """
     tex = find_tex(label, Path(folder))
     for each in (world, *parts):
-        each.dots = dots and (read_expression(dots[0]), read_expression(dots[1]))
+        each.dots = [(read_expression(term), read_expression(last)) for term, last in dots]
     made, excused = 0, dict(equivalent or {})
     same: list[str] = []
     rows: list[tuple[str, str]] = []

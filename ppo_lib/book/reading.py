@@ -106,7 +106,7 @@ class World:
             pattern = _symbol(tex)
             self.patterns.setdefault(pattern.base, []).append((pattern, known))
         self._cache: dict[int, Tensor] = {}
-        self.dots: tuple[Node, Node] | None = None
+        self.dots: Sequence[tuple[Node, Node]] = ()
 
     def tensor(self, known: Known) -> Tensor:
         """What a symbol means at the present θ."""
@@ -204,9 +204,9 @@ class World:
     def _sum(self, node: Sum, bound: Mapping[str, Value]) -> Value:
         total: Value | None = None
         for place, (sign, term) in enumerate(zip(node.signs, node.terms, strict=True)):
-            if isinstance(term, Dots) and self.dots is not None:
+            if isinstance(term, Dots) and term.number < len(self.dots):
                 # As many terms as stand before the dots are written out already.
-                general, last = self.dots
+                general, last = self.dots[term.number]
                 term = Over("sum", "i", Number(str(place)), last, general)
             part = self.value(term, bound)
             part = Value(-part.x, part.axes) if sign < 0 else part

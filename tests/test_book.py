@@ -20,7 +20,7 @@ BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 PAGES = sorted([*BOOK.glob("*.md"), *NOTEBOOKS])
 
-MAX_LINES, MAX_MEDIAN = 25, 8
+MAX_LINES, MAX_MEDIAN = 25, 9
 
 #: The chapter of each statement's equation.
 CHAPTER = {statement.label: statement.chapter for statement in ledger.statements()}

@@ -54,7 +54,7 @@ INSPECT = r"""
     const text = walker.currentNode.textContent;
     if (/\$|\\\(|\\\[|\\begin\{/.test(text)) faults.push("TeX left: " + short(text));
     if (text.includes("???")) faults.push("unresolved: " + short(parent.textContent));
-    if (/\{(eq|ref|numref|cite|doc)[^}]*\}/.test(text)) faults.push("role left: " + short(text));
+    if (/\{(eq|ref|numref|cite|doc)[^}]*\}`/.test(text)) faults.push("role left: " + short(text));
   }
   for (const image of document.images) {
     const name = image.src.slice(0, 4) === "data" ? "data:" : image.src.split("/").pop();

@@ -129,7 +129,7 @@ def render() -> str:
         "",
         "The book follows a short document in Chinese, *LLM-RL-PPO*, which goes from the action"
         " space to the clipped loss in 71 statements and stops before the language model.",
-        "Here they are in its order and, where it has a formula, in its own notation, each with the"
+        "Here they are in its order, and where it has a formula in its own notation, each with the"
         " book's equation and with what its check found.",
         "Under each chapter's table stands where the two differ, and by how much.",
         "",
@@ -155,8 +155,8 @@ def render() -> str:
             "",
             f"## [{title(path)}]({path.name})",
             "",
-            "| equation | what it says | check | wrong | print | in the library |",
-            "|---|---|---|---|---|---|",
+            "| equation | what it says | check | wrong | print | in the library | in the source |",
+            "|---|---|---|---|---|---|---|",
         ]
         for s in (s for s in rows if s.chapter == number):
             own = [v for v in checked[number] if v.label == s.label]
@@ -167,11 +167,11 @@ def render() -> str:
             rejected = len({name for v in own for name in v.rejects})
             loose = f" *The source {s.loose}.*" if s.loose else ""
             says = f"{s.says[0].upper()}{s.says[1:]}.{loose}"
-            if s.source:
-                says += f"<br>${s.source}$"
+            formula = f"${s.source}$" if s.source else "in words"
             name = s.function.rpartition(".")[2]
             text.append(
                 f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | {told} | `{name}` |"
+                f" {formula} |"
             )
         notes = BOOK / "_data" / "source" / f"{number:02}.md"
         if notes.is_file():

@@ -2,7 +2,7 @@
 
 Each takes the label of the equation that it checks, and raises unless the equation holds *and*
 the check can tell it from the wrong formulas that it is given.  The verdict that it prints is
-the same on every machine; the page "Every equation, checked" is made from these verdicts.
+the same on every machine; the page "The source, and every equation checked" is made from them.
 """
 
 import sys

@@ -167,6 +167,12 @@ def test_no_cell_hides_its_value_by_a_semicolon(path: Path) -> None:
     assert not [c.source for c in code_cells(path) if c.source.rstrip().endswith(";")]
 
 
+def test_no_two_figures_have_one_name() -> None:
+    renders = [cell.metadata.get("mystnb", {}) for path in NOTEBOOKS for cell in code_cells(path)]
+    names = [render["figure"]["name"] for render in renders if "figure" in render]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_drawn_pictures_have_alt_text_and_caption(path: Path) -> None:
     names = []

@@ -87,11 +87,11 @@ def play_episodes(
     playing = np.arange(envs.num_envs)
     steps: list[tuple[Tensor, ...]] = []
     while len(playing):
-        require(
-            len(steps) < max_steps,
-            f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
-            "gymnasium.wrappers.TimeLimit ends any",
-        )
+        if len(steps) == max_steps:
+            raise ValueError(
+                f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
+                "gymnasium.wrappers.TimeLimit ends any"
+            )
         obs = obs_tensor(array[playing])
         with eval_mode(policy):
             params = policy(obs.to(device)).cpu()

@@ -5,7 +5,6 @@ import io
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,16 +71,9 @@ def defined(path: Path) -> list[str]:
     return [first or second for first, second in DEFINED.findall(prose(path))]
 
 
-def printed(path: Path) -> Iterator[str]:
-    """The lines that the cells of a notebook have printed."""
-    for cell in code_cells(path):
-        for output in cell.outputs:
-            yield from ledger.text_of(output).splitlines()
-
-
 def verdicts(path: Path) -> list[str]:
     """The labels that the checks of a notebook have printed a verdict for."""
-    return [match[1] for line in printed(path) if (match := VERDICT.fullmatch(line))]
+    return [match[1] for line in ledger.lines_of(path) if (match := VERDICT.fullmatch(line))]
 
 
 @pytest.fixture(scope="module")
@@ -213,14 +205,15 @@ def test_references_to_equations_resolve(path: Path, labels: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_statements_are_checked_where_they_stand(path: Path) -> None:
-    statements = {label for label in defined(path) if label in CHAPTER}
-    assert not statements - set(verdicts(path))
+def test_equations_are_checked_where_they_stand(path: Path) -> None:
+    assert not set(defined(path)) - set(verdicts(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_verdicts_are_whole_and_name_equations(path: Path, labels: list[str]) -> None:
-    broken = [ln for ln in printed(path) if ln.startswith("✓") and not VERDICT.fullmatch(ln)]
+    broken = [
+        ln for ln in ledger.lines_of(path) if ln.startswith("✓") and not VERDICT.fullmatch(ln)
+    ]
     assert not broken
     assert not set(verdicts(path)) - set(labels)
 

@@ -57,9 +57,9 @@ class Verdict:
 def in_words(numbers: Tensor) -> str:
     """One number, or the range of several; the same text on every machine."""
     low, high = _rounded(float(numbers.min())), _rounded(float(numbers.max()))
-    if numbers.numel() == 1 or low == high:
-        return low if numbers.numel() == 1 else f"{numbers.numel()} times {low}"
-    return f"{numbers.numel()} numbers from {low} to {high}"
+    if low != high:
+        return f"{numbers.numel()} numbers from {low} to {high}"
+    return low if numbers.numel() == 1 else f"{numbers.numel()} times {low}"
 
 
 def misses(gap: float) -> str:
@@ -98,13 +98,13 @@ def check_exact(
     """
     _check_names(label, rejects)
     require(0 < tolerance < 1, f"tolerance is {tolerance}, expected a number in (0, 1)")
-    expected = _float64("right", right)
+    found, expected = _float64("left", left), _float64("right", right)
     require(expected.numel() > 0, "right is empty, expected at least one number")
     bound = tolerance * max(1.0, float(expected.abs().max()))
-    gap = _gap(label, "left", _float64("left", left), expected)
+    gap = _gap(label, "left", found, expected)
     if not gap <= bound:
         raise CheckFailed(f"({label}) the sides differ by {gap:.3g}, allowed is {bound:.1g}")
-    rows = [("left side", in_words(_float64("left", left))), ("right side", in_words(expected))]
+    rows = [("left side", in_words(found)), ("right side", in_words(expected))]
     for name, value in rejects.items():
         gap = _gap(label, name, _float64(name, value), expected)
         rows.append((name, misses(gap)))

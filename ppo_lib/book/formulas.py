@@ -391,8 +391,6 @@ class _Parser:
             self.take("}"), self.take("{"), self.take(r"\partial")
             variable = self.symbol()
             self.take("}")
-            if isinstance(top, Symbol) and not self.starts_factor():
-                return Partial(top, variable.sub + variable.args)
             return Partial(top, variable.sub + variable.args)
         return Fraction(self.group(), self.group())
 

@@ -73,8 +73,9 @@ def check_equation(
         Unreadable: if the formula cannot be read, or holds a symbol that nothing binds.
     """
     tex = find_tex(label, Path(folder))
+    terms = [(read_expression(term), read_expression(last)) for term, last in dots]
     for each in (world, *parts):
-        each.dots = [(read_expression(term), read_expression(last)) for term, last in dots]
+        each.dots = terms
     made, excused = 0, dict(equivalent or {})
     same: list[str] = []
     rows: list[tuple[str, str]] = []

@@ -11,7 +11,8 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.policies import Policy, make_networks
+from ppo_lib.networks import make_networks
+from ppo_lib.policies import Policy
 from ppo_lib.validate import require
 
 FORMAT = 3  #: 1 and 2 had networks and an optimizer of the library's own

@@ -16,7 +16,7 @@ class PPOConfig:
 
     One *update* collects ``num_steps`` × ``num_envs`` steps and passes over them ``num_epochs``
     times, in minibatches of ``minibatch_size``.  Adam's other numbers are torch's, but for
-    ε = 1e-5; the networks' initial weights are in `ppo_lib.policies`.
+    ε = 1e-5; the networks' initial weights are in `ppo_lib.networks`.
     """
 
     total_steps: int = 100_000

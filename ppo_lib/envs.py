@@ -13,7 +13,7 @@ Wrapper = Callable[..., gym.Env[Any, Any]]
 
 
 def make_envs(
-    env: str | MakeEnv,
+    env: str | MakeEnv | VectorEnv,
     num_envs: int,
     *,
     env_kwargs: dict[str, Any] | None = None,
@@ -23,7 +23,8 @@ def make_envs(
     """A vector of N copies of an environment, as `Collector` wants it.
 
     Args:
-        env: a gymnasium id, ``"CartPole-v1"`` say, or a callable that makes an environment.
+        env: a gymnasium id, ``"CartPole-v1"`` say; a callable that makes an environment; or a
+            vector environment of N copies, which is given back.
         num_envs: N, at least 1.
         env_kwargs: passed to each environment; only with an id.
         wrappers: put round each environment, the first one innermost; each a callable, or a
@@ -40,6 +41,14 @@ def make_envs(
     """
     require(num_envs >= 1, f"num_envs is {num_envs}, expected at least 1")
     kwargs = env_kwargs or {}
+    if isinstance(env, VectorEnv):
+        require(
+            env.num_envs == num_envs,
+            f"env has {env.num_envs} copies, expected num_envs = {num_envs}",
+        )
+        for name, given in {"env_kwargs": env_kwargs, "wrappers": wrappers}.items():
+            require(not given, f"{name} is {given}, expected none with a vector environment")
+        return env
     if vectorization == "array":
         spec = gym.spec(env) if isinstance(env, str) else None
         require(

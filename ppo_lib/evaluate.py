@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from ppo_lib.envs import MakeEnv, make_envs
@@ -48,6 +48,10 @@ def evaluate(
         ``[E]`` float64.
     """
     require(num_episodes >= 1, f"num_episodes is {num_episodes}, expected at least 1")
+    require(
+        not isinstance(env, VectorEnv),
+        f"env is {env}, expected an id or a callable that makes one environment",
+    )
     generator = None if deterministic else torch.Generator().manual_seed(seed)
     envs = make_envs(env, num_episodes, env_kwargs=env_kwargs, wrappers=wrappers)
     try:

@@ -16,6 +16,7 @@ from ppo_lib.checkpoint import describe_spaces, load_trainer, name_env, write_ch
 from ppo_lib.config import PPOConfig, settings
 from ppo_lib.envs import MakeEnv, Wrapper, make_envs
 from ppo_lib.history import History, progress_bar
+from ppo_lib.networks import make_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -27,7 +28,7 @@ from ppo_lib.objectives import (
     normalize_advantages,
     value_loss,
 )
-from ppo_lib.policies import Policy, make_networks
+from ppo_lib.policies import Policy
 from ppo_lib.returns import gae
 from ppo_lib.rollout import Collector, Rollout
 from ppo_lib.validate import require
@@ -108,18 +109,13 @@ class PPO:
             f"num_envs is {c.num_envs}, expected a multiple of the number of ranks, "
             f"{self.num_ranks}",
         )
-        self.num_own_envs = c.num_envs // self.num_ranks
-        if isinstance(env, VectorEnv):
-            require(
-                env.num_envs == self.num_own_envs,
-                f"env has {env.num_envs} copies, expected num_envs = {self.num_own_envs}",
-            )
-            for name, given in {"env_kwargs": env_kwargs, "wrappers": wrappers}.items():
-                require(not given, f"{name} is {given}, expected none with a vector environment")
-            self.envs = env
-        else:
-            more = {"env_kwargs": env_kwargs, "wrappers": wrappers}
-            self.envs = make_envs(env, self.num_own_envs, vectorization=c.vectorization, **more)
+        self.envs = make_envs(
+            env,
+            c.num_envs // self.num_ranks,
+            env_kwargs=env_kwargs,
+            wrappers=wrappers,
+            vectorization=c.vectorization,
+        )
         try:
             self._set_up(policy, critic)
         except BaseException:  # nothing that was opened here stays open
@@ -291,20 +287,14 @@ class PPO:
         obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
         self.spaces = describe_spaces(obs_space, action_space)
         if policy is None or critic is None:
-            made = make_networks(
-                obs_space,
-                action_space,
-                c.hidden_sizes,
-                self.generator,
-                normalize_obs=c.normalize_obs,
-            )
+            spaces, normalize = (obs_space, action_space), c.normalize_obs
+            made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
             policy = made[0] if policy is None else policy
             critic = made[1] if critic is None else critic
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for name in ("policy", "critic"):
-            held = (isinstance(m, ObsNormalizer) for m in getattr(self, name).modules())
+        for name, network in {"policy": policy, "critic": critic}.items():
             require(
-                not c.normalize_obs or any(held),
+                not c.normalize_obs or any(isinstance(m, ObsNormalizer) for m in network.modules()),
                 f"normalize_obs is True, expected False with a {name} of your own that holds no "
                 "ppo_lib.normalizers.ObsNormalizer",
             )
@@ -362,7 +352,7 @@ class PPO:
         else:
             seeds = np.random.SeedSequence([self.config.seed, self.env_steps])
             first = int(seeds.generate_state(1)[0])
-        return first + self.rank * self.num_own_envs
+        return first + self.rank * self.envs.num_envs
 
     def _make_optimizer(self) -> torch.optim.Adam:
         fused = self.config.device == "cpu" or torch.cuda.is_available()

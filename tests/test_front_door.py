@@ -18,8 +18,8 @@ from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.envs import make_envs
 from ppo_lib.evaluate import play_episodes
 from ppo_lib.exact.env import TabularPolicy
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
 from ppo_lib.normalizers import ObsNormalizer
-from ppo_lib.policies import CategoricalPolicy, GaussianPolicy
 
 SMALL = PPOConfig(
     total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -117,6 +117,11 @@ def test_what_a_vector_environment_would_not_hear_of_is_refused(more):
 def test_a_vector_environment_has_the_copies_that_the_configuration_says():
     with pytest.raises(ValueError, match="env has 3 copies, expected num_envs = 4"):
         PPO(SyncVectorEnv([Count] * 3), SMALL)
+
+
+def test_evaluation_makes_its_own_environments():
+    with pytest.raises(ValueError, match=r"env is SyncVectorEnv.*, expected an id or a callable"):
+        evaluate(PPO("CartPole-v1").policy, SyncVectorEnv([Count] * 20), seed=0)
 
 
 def test_arguments_reach_an_environment_by_its_id():

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate
 from ppo_lib.distributions import Categorical
-from ppo_lib.policies import CategoricalPolicy
+from ppo_lib.networks import CategoricalPolicy
 
 SMALL = PPOConfig(
     total_steps=96, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8, 8)

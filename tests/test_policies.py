@@ -6,7 +6,7 @@ from torch import nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.exact.env import TabularPolicy
-from ppo_lib.policies import CategoricalPolicy, Critic, GaussianPolicy, mlp
+from ppo_lib.networks import CategoricalPolicy, Critic, GaussianPolicy, mlp
 
 
 def generator(seed=0):

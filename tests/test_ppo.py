@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.wrappers import FlattenObservation
 
 from ppo_lib import PPO, History, PPOConfig, evaluate
-from ppo_lib.policies import CategoricalPolicy, GaussianPolicy, make_networks
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy, make_networks
 from ppo_lib.ppo import Batch, minibatches
 
 SMALL = PPOConfig(

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from ppo_lib import PPO, PPOConfig
 from ppo_lib import ppo as trainer_module
+from ppo_lib.networks import CategoricalPolicy
 from ppo_lib.parallel import ParallelPPO
-from ppo_lib.policies import CategoricalPolicy
 
 #: Minibatches of 28 of 128 steps: of most of them one rank has more than the other.
 BOTH = PPOConfig(

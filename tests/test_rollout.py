@@ -11,7 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from ppo_lib.envs import make_envs
 from ppo_lib.evaluate import evaluate, play_episodes
 from ppo_lib.exact.env import TabularPolicy
-from ppo_lib.policies import CategoricalPolicy, GaussianPolicy
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
 from ppo_lib.rollout import Collector, env_actions, obs_tensor
 
 ANY, TWO = Box(-np.inf, np.inf, (1,), np.float32), Discrete(2)

@@ -11,8 +11,8 @@ FLOORS = [
     {"validate"},
     {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
     {"policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
-    {"rollout", "checkpoint", "exact.env", "book.reading", "language.world"},
-    {"evaluate", "history"},
+    {"rollout", "networks", "exact.env", "book.reading", "language.world"},
+    {"evaluate", "history", "checkpoint"},
     {"ppo", "shell.film"},
     {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},
     {"shell.command"},
@@ -40,6 +40,11 @@ def test_a_room_imports_only_from_lower_floors(room: str) -> None:
         for name in rooms(node)
     }
     assert all(FLOOR[other] < FLOOR[room] for other in imported), imported
+
+
+def test_the_core_is_read_in_one_sitting() -> None:
+    core = ("returns", "objectives", "distributions", "policies", "rollout", "ppo")
+    assert sum(len(ROOMS[room].read_text().splitlines()) for room in core) <= 1220
 
 
 @pytest.mark.parametrize("room", sorted(FLOOR))

@@ -1,0 +1,177 @@
+"""Networks that fit an environment's spaces: multilayer perceptrons for actor and critic."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor, nn
+
+from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.normalizers import ObsNormalizer
+from ppo_lib.policies import Policy
+from ppo_lib.validate import require
+
+
+class CategoricalPolicy(Policy):
+    """A multilayer perceptron that gives the logits of A actions.
+
+    Args:
+        obs_dim: the number of features of an observation.
+        num_actions: A.
+        hidden_sizes: the widths of the hidden layers.
+        generator: draws the initial weights.
+
+    ``forward`` takes observations ``[..., obs_dim]`` float32 and gives logits ``[..., A]``.
+    """
+
+    dist = Categorical
+
+    def __init__(
+        self,
+        obs_dim: int,
+        num_actions: int,
+        hidden_sizes: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden_sizes, num_actions], generator, last_gain=0.01)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The logits of the actions."""
+        return self.net(obs)
+
+
+class GaussianPolicy(Policy):
+    """A multilayer perceptron that gives the means of D normal numbers; their spread is free.
+
+    Args:
+        obs_dim: the number of features of an observation.
+        action_dim: D.
+        hidden_sizes: the widths of the hidden layers.
+        generator: draws the initial weights.
+
+    Attributes:
+        low, high: ``[D]``, the bounds that `act` clips to; -∞ and ∞ until they are set.
+
+    The D logarithms of the standard deviations are parameters that do not depend on the
+    observation; they start at 0.  ``forward`` takes observations ``[..., obs_dim]`` float32 and
+    gives means and log standard deviations, ``[..., 2 D]``.
+    """
+
+    dist = DiagonalGaussian
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden_sizes, action_dim], generator, last_gain=0.01)
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+        self.register_buffer("low", torch.full((action_dim,), -torch.inf))
+        self.register_buffer("high", torch.full((action_dim,), torch.inf))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The means, then the log standard deviations."""
+        mean = self.net(obs)
+        return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
+
+    def in_bounds(self, actions: Tensor) -> Tensor:
+        """Clipped to ``low`` and ``high``."""
+        return actions.clamp(self.low.cpu(), self.high.cpu())
+
+
+class Critic(nn.Module):
+    """V_φ(s): a multilayer perceptron with one output.
+
+    Args:
+        obs_dim: the number of features of an observation.
+        hidden_sizes: the widths of the hidden layers.
+        generator: draws the initial weights.
+
+    ``forward`` takes observations ``[..., obs_dim]`` float32 and gives values ``[...]``.
+    """
+
+    def __init__(
+        self, obs_dim: int, hidden_sizes: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden_sizes, 1], generator, last_gain=1.0)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The values of the observations."""
+        return self.net(obs).squeeze(-1)
+
+
+def mlp(sizes: Sequence[int], generator: torch.Generator, *, last_gain: float) -> nn.Sequential:
+    """Linear layers with tanh between them, orthogonal weights and zero biases.
+
+    Args:
+        sizes: the number of inputs, of each hidden layer's units, and of outputs; at least 1.
+        generator: draws the weights.
+        last_gain: the scale of the last layer; the others have √2.  At 0.01 a policy starts
+            almost uniform (arXiv:2006.05990).
+    """
+    require(min(sizes) >= 1, f"sizes is {list(sizes)}, expected each to be at least 1")
+    layers: list[nn.Module] = []
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), start=2):
+        linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        gain = last_gain if i == len(sizes) else 2**0.5
+        nn.init.orthogonal_(linear.weight, gain, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def make_networks(
+    obs_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    hidden_sizes: Sequence[int],
+    generator: torch.Generator,
+    *,
+    normalize_obs: bool = False,
+) -> tuple[Policy, Critic]:
+    """The actor and the critic that fit an environment's spaces.
+
+    Args:
+        obs_space: a Box of one dimension.
+        action_space: Discrete from 0, or a Box of one dimension.
+        hidden_sizes: widths of the hidden layers of both networks.
+        generator: draws the initial weights, the actor's first.
+        normalize_obs: put one `ObsNormalizer` before the layers of both.
+
+    Returns:
+        A `CategoricalPolicy` for Discrete actions or a `GaussianPolicy` for a Box, and a critic.
+
+    Raises:
+        ValueError: if a space is another one.
+    """
+    require(
+        isinstance(obs_space, gym.spaces.Box) and len(obs_space.shape) == 1,
+        f"observation_space is {obs_space}, expected a Box of one dimension, which "
+        "gymnasium.wrappers.FlattenObservation makes, or networks of your own",
+    )
+    obs_dim = obs_space.shape[0]
+    policy: Policy
+    if isinstance(action_space, gym.spaces.Discrete):
+        policy = CategoricalPolicy(obs_dim, int(action_space.n), hidden_sizes, generator)
+    else:
+        require(
+            isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1,
+            f"action_space is {action_space}, expected a Discrete or a Box of one dimension",
+        )
+        policy = GaussianPolicy(obs_dim, action_space.shape[0], hidden_sizes, generator)
+        policy.low.copy_(torch.as_tensor(action_space.low))
+        policy.high.copy_(torch.as_tensor(action_space.high))
+    critic = Critic(obs_dim, hidden_sizes, generator)
+    if normalize_obs:
+        normalizer = ObsNormalizer(obs_dim)
+        for network in (policy, critic):
+            network.net = nn.Sequential(normalizer, *network.net)
+    return policy, critic

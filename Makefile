@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language control bench ablation lint pages peers clean
+.PHONY: help book test lab execute ladder language control bench ablation scale lint pages peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make control   train in three environments of continuous control, and store the curves"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
+	@echo "make scale     measure what more environments change, and a cold start (2 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
 	@echo "make peers     compute the advantages of other libraries again, for the tests"
@@ -74,6 +75,9 @@ bench: $(INSTALLED) $(PEERS)/.installed
 
 ablation: $(INSTALLED)
 	$(BIN)/python -m bench.ablation
+
+scale: $(INSTALLED)
+	$(BIN)/python -m bench.scale
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Train with every option changed alone, over many seeds, and store what each run earned.
 
-Usage: ``python tools/options.py [--seeds N] [--only OPTION …] [--data FILE]``; two processes,
-some fifteen minutes of one core.  What is stored is kept, so that a run that was interrupted goes
-on where it stopped; what other settings, another processor or another commit has stored is not
-mixed with it.
+Usage: ``python tools/options.py [--seeds N] [--only OPTION …] [--data FILE] [--processes N]``;
+some fifteen minutes of one core.  What is stored is kept, so that a command that was interrupted
+goes on where it stopped; what other settings, another processor or another commit has stored is
+not mixed with it.
 """
 
 import argparse
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--only", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
     options: dict[str, Any] = {}
     if args.data.is_file():
@@ -135,7 +136,7 @@ def main() -> None:
                 parser.error(f"{args.data} has {name} {kept[name]}, here it is {value}: remove it")
         options = kept["options"]
     jobs = missing(options, args.only, args.seeds)
-    with ProcessPoolExecutor(2) as executor:
+    with ProcessPoolExecutor(args.processes) as executor:
         for (option, seed), run in zip(jobs, executor.map(train, jobs), strict=True):
             entry = options.setdefault(option, {"changes": OPTIONS[option]})
             for name, value in run.items():

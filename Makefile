@@ -22,7 +22,7 @@ help:
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
-	@echo "make options   train with every option changed alone, over 50 seeds, and store the returns (15 minutes)"
+	@echo "make options   train with every option changed alone, over 50 seeds, and store the returns (12 minutes)"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"

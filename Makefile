@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language control bench ablation scale lint pages peers clean
+.PHONY: help book test lab execute ladder language control options bench ablation scale lint pages peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
+	@echo "make options   train with every option changed alone, over 50 seeds, and store the returns (12 minutes)"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make scale     measure what more environments change, and a cold start (2 minutes)"
@@ -66,6 +67,9 @@ ladder: $(INSTALLED)
 
 language: $(INSTALLED)
 	$(BIN)/python tools/language.py
+
+options: $(INSTALLED)
+	$(BIN)/python tools/options.py
 
 control: $(CONTROL_INSTALLED)
 	$(BIN)/python tools/control.py

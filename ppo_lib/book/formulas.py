@@ -13,29 +13,53 @@ the place.  In words, from the loosest to the tightest binding:
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BEFORE = r"\before"  #: the left side of a formula that begins with its relation
 RELATIONS = {"=": "=", r"\le": "<=", r"\ge": ">=", r"\approx": "~"}
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\S")
+_SAME = {r"\dots": r"\cdots"}
 _SPACE = (r"\,", r"\;", r"\:", r"\!", "&", r"\\", r"\displaystyle")
 
 
+class Span(NamedTuple):
+    """A place in the TeX of a formula: its characters from ``start`` to before ``end``."""
+
+    tex: str
+    start: int
+    end: int
+
+    @property
+    def piece(self) -> str:
+        """What stands there."""
+        return self.tex[self.start : self.end]
+
+    def __str__(self) -> str:
+        return f'in "{self.tex}": at character {self.start}: {self.piece}'
+
+
 class Unreadable(ValueError):
-    """A formula that the grammar does not know, with the place in it."""
+    """A formula that cannot be read or has no value, with the place in it."""
+
+    def __init__(self, why: str, span: Span | None = None) -> None:
+        super().__init__(why if span is None else f"{why}, {span}")
+        self.why, self.span = why, span
 
 
 @dataclass(frozen=True)
 class Node:
-    """A part of a formula."""
+    """A part of a formula, and where it stands; no part of what it says."""
+
+    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def children(self) -> Iterator["Node"]:
         """The parts of this part, in the order of the print."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             for item in value if isinstance(value, tuple) else (value,):
                 if isinstance(item, Node):
                     yield item
@@ -187,8 +211,7 @@ def read_formula(tex: str) -> tuple[Statement, ...]:
     """The statements of a formula; what is said of it in words is left out."""
     statements = []
     for part in _parts(tex):
-        parser = _Parser(part)
-        statement = parser.statement()
+        statement = _Parser(part, tex).statement()
         if statement.relations:
             statements.append(statement)
     if not statements:
@@ -198,40 +221,62 @@ def read_formula(tex: str) -> tuple[Statement, ...]:
 
 def read_expression(tex: str) -> Node:
     """One expression, a general term or the pattern of a symbol say."""
-    parser = _Parser(_clean(tex))
+    parser = _Parser(_clean(tex), tex)
     node = parser.expression()
     parser.expect_end()
     return node
 
 
 def _clean(tex: str) -> str:
-    tex = re.sub(r"\\(begin|end)\{aligned\}", " ", tex)
-    tex = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", _rows, tex, flags=re.DOTALL)
-    tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex).replace(r"\mathbb{E}", r"\mathbb E")
-    tex = re.sub(r"\\(big|Big|bigg|left|right)(?![A-Za-z])", " ", tex)
-    tex = re.sub(r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1 ", tex)
-    tex = re.sub(r"\\t?frac\s*(\d)\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}", tex)
-    return tex.replace(r"\tfrac", r"\frac").replace("{}", " ").replace(r"\dots", r"\cdots")
+    """The TeX without what is there for the eye; every character stays in its place."""
+    for pattern, plain in (
+        (r"\\(?:begin|end)\{aligned\}", ""),
+        (r"\\begin\{cases\}.*?\\end\{cases\}", _rows),
+        (r"\\,\s*\\[bB]ig\|\s*\\,", r"\\mid"),
+        (r"\\mathbb\{E\}", r"\\mathbb E"),
+        (r"\\(?:[bB]igg?[lr]?|left|right)(?![A-Za-z])", ""),
+        (r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1"),
+        (r"\\tfrac", r"\\frac"),
+        (r"\{\}", ""),
+    ):
+        tex = _replaced(pattern, plain, tex)
+    return tex
+
+
+def _replaced(pattern: str, plain: str | Callable[[re.Match[str]], str], tex: str) -> str:
+    def of_same_length(found: re.Match[str]) -> str:
+        shorter = found.expand(plain) if isinstance(plain, str) else plain(found)
+        return shorter.ljust(len(found[0]))
+
+    return re.sub(pattern, of_same_length, tex, flags=re.DOTALL)
 
 
 def _rows(cases: re.Match[str]) -> str:
     r"""Cases as one line: ``\cases{x \if a ; y \if b}``."""
-    rows = [row.strip().rstrip(",") for row in cases[1].split(r"\\")]
-    return r"\cases{" + ";".join(re.sub(r"\\text\{\s*if\s*\}", r"\\if ", row) for row in rows) + "}"
+    text = cases[0].replace(r"\begin{cases}", r"\cases{      ").replace(r"\end{cases}", "}")
+    for pattern, plain in (
+        (r",(?=\s*(?:\\\\|\}))", ""),
+        (r"\\\\", ";"),
+        (r"\\text\{ *if *\}", r"\\if"),
+    ):
+        text = _replaced(pattern, plain, text)
+    return text
 
 
 def _parts(tex: str) -> Iterator[str]:
     """The statements of a formula, without the words and the laws that stand beside them."""
-    found: list[str] = []
-    for part in re.split(r",?\s*\\q?quad|,\s*\\qquad", _clean(tex)):
-        goes_on = re.match(r"[\s&\\]*(=|\\le|\\ge|\\approx)", part)
-        if goes_on and found:
-            found[-1] += part
+    clean, found, place = _clean(tex), [], 0
+    for gap in (*re.finditer(r",?\s*\\q?quad", clean), None):
+        part = clean[place : gap.start() if gap else None]
+        if found and re.match(r"[\s&\\]*(=|\\le|\\ge|\\approx)", part):  # it goes on
+            found[-1] = found[-1].ljust(place) + part
         else:
-            found.append(part)
-    for part in (text.strip().rstrip(",.;") for text in found):
-        said = re.match(r"\\text|\([^()]*=[^()]*\)$", part) or r"\sim" in _outside_brackets(part)
-        if part.strip("& ") and not said:
+            found.append(" " * place + part)
+        place = gap.end() if gap else place
+    for part in (text.rstrip().rstrip(",.;") for text in found):
+        text = part.strip()
+        said = re.match(r"\\text|\([^()]*=[^()]*\)$", text) or r"\sim" in _outside_brackets(text)
+        if text.strip("& ") and not said:
             yield re.sub(r"\\text\{[^}]*\}.*", "", part)
 
 
@@ -241,12 +286,28 @@ def _outside_brackets(tex: str) -> str:
     return tex
 
 
+def _placed(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of the grammar whose node knows its place."""
+
+    @wraps(rule)
+    def with_place(self: "_Parser") -> Any:
+        first = self.place
+        node = rule(self)
+        if node.span is not None or self.place == first:
+            return node
+        start, end = self.tokens[first][1], self.tokens[self.place - 1][2]
+        return replace(node, span=Span(self.tex, start, end))
+
+    return with_place
+
+
 class _Parser:
     """Descends through one statement, token by token."""
 
-    def __init__(self, tex: str) -> None:
-        self.tex = tex
-        self.tokens = [(m[0], m.start()) for m in _TOKEN.finditer(tex) if m[0] not in _SPACE]
+    def __init__(self, clean: str, tex: str) -> None:
+        self.tex = tex  #: as it is printed; the tokens are those of the clean one
+        found = (m for m in _TOKEN.finditer(clean) if m[0] not in _SPACE)
+        self.tokens = [(_SAME.get(m[0], m[0]), *m.span()) for m in found]
         self.place = 0
         self.bars = 0  # open absolute values
         self.dots = 0  # places where a sum goes on
@@ -266,7 +327,8 @@ class _Parser:
 
     def fail(self, why: str) -> None:
         where = self.tokens[self.place][1] if self.place < len(self.tokens) else len(self.tex)
-        raise Unreadable(f"{why} here: {self.tex[:where]} ⟶ {self.tex[where:]}")
+        marked = f"{self.tex[:where]} ⟶ {self.tex[where:]}"
+        raise Unreadable(f"{why} at character {where}, here: {marked}")
 
     def expect_end(self) -> None:
         if self.peek():
@@ -274,17 +336,21 @@ class _Parser:
 
     # ---- from loose to tight
 
+    @_placed
     def statement(self) -> Statement:
         relations: list[Relation] = []
         left = None if self.peek() in RELATIONS else self.expression()
         while self.peek() in RELATIONS:
             sign = RELATIONS[self.take()]
             right = self.expression()
-            relations.append(Relation(left or Symbol(BEFORE), sign, right))
+            left = left or Symbol(BEFORE)
+            span = Span(self.tex, (left.span or right.span).start, right.span.end)
+            relations.append(Relation(left, sign, right, span=span))
             left = right
         self.expect_end()
         return Statement(tuple(relations))
 
+    @_placed
     def expression(self) -> Node:
         signs, terms = [-1 if self.peek() == "-" else 1], []
         if self.peek() in ("+", "-"):
@@ -295,6 +361,7 @@ class _Parser:
             terms.append(self.term())
         return terms[0] if len(terms) == 1 and signs == [1] else Sum(tuple(signs), tuple(terms))
 
+    @_placed
     def term(self) -> Node:
         if self.peek() == r"\cdots":
             self.take()
@@ -302,7 +369,10 @@ class _Parser:
             return Dots(self.dots - 1)
         factors = [self.factor()]
         while self.starts_factor():
-            if self.peek() == "/":
+            if self.peek() == r"\cdot":
+                self.take()
+                factors.append(self.factor())
+            elif self.peek() == "/":
                 self.take()
                 factors[-1] = Fraction(factors[-1], self.factor())
             else:
@@ -331,6 +401,7 @@ class _Parser:
         )
         return not closes and token not in no and token not in RELATIONS and token != r"\sim"
 
+    @_placed
     def factor(self) -> Node:
         node = self.atom()
         while self.peek() == "^":
@@ -338,6 +409,7 @@ class _Parser:
             node = Power(node, self.script())
         return node
 
+    @_placed
     def atom(self) -> Node:
         token = self.peek()
         if re.match(r"\d", token):
@@ -395,6 +467,12 @@ class _Parser:
         return Fraction(self.group(), self.group())
 
     def group(self) -> Node:
+        if self.peek() != "{":  # \\frac12: each digit is a group
+            token, start, end = self.tokens[self.place]
+            if len(token) > 1 and token.isdigit():
+                digits = (token[0], start, start + 1), (token[1:], start + 1, end)
+                self.tokens[self.place : self.place + 1] = digits
+            return self.script()
         self.take("{")
         body = self.expression()
         self.take("}")
@@ -461,6 +539,7 @@ class _Parser:
         self.take("]")
         return Apply("indicator", (statement,))
 
+    @_placed
     def relation_inside(self) -> Node:
         left, inside = self.expression(), RELATIONS | {"<": "<", ">": ">"}
         if self.peek() in inside:
@@ -518,6 +597,7 @@ class _Parser:
 
     # ---- symbols
 
+    @_placed
     def symbol(self) -> Any:
         token = self.take()
         if token in (r"\hat", r"\bar", r"\tilde", r"\mathcal", r"\mathbf"):
@@ -572,6 +652,7 @@ class _Parser:
         self.take("}")
         return tuple(found)
 
+    @_placed
     def script_item(self) -> Node:
         if self.peek() in (r"\max", r"\min"):
             return Symbol(self.take())
@@ -584,6 +665,7 @@ class _Parser:
             return Symbol(name)
         return self.expression()
 
+    @_placed
     def script(self) -> Node:
         if self.peek() == "{":
             self.take()
@@ -606,6 +688,7 @@ class _Parser:
         self.take(")", "]")
         return tuple(args), bar
 
+    @_placed
     def argument(self) -> Node:
         if self.peek() == r"\cdot":
             self.take()

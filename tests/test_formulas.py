@@ -263,6 +263,46 @@ def test_every_part_of_the_print_knows_its_place():
             assert read_expression(part.span.piece) == part
 
 
+# ------------------------------------------------------------------ the source's own formula
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("source = 'y^V = z + 3'", "the same"),
+        ("source = 'y^V = z + 3 - w'", "no value: nothing says what w means"),
+        ("source = 'y^V = z + 3.25'", "off by 0.25"),
+        ("source = '= 3 + z'", "the same"),
+        ("source = '3 + z'", "the same"),
+        ("source = '3 - z'", "off by 4"),
+        ("source = '= z'\nleft = '2'", "the same"),
+        ("source = 'y = z + 3 = 6'", "off by 1"),
+        (r"source = '3 + z + \log(z - 3)'", "no number"),
+        ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),
+        (
+            "source = 'y = z + 2'\nmended = [['z + 2', 'z + 3']]\nneeds = 'one more'",
+            "off by 1; with one more: the same",
+        ),
+        ("source = 'y = z'\naside = 'an example'", None),
+        ("", None),
+    ],
+)
+def test_the_sources_formula_is_run_with_the_numbers_of_the_book(tmp_path, capsys, row, said):
+    ledger = f"reads = [['y^V', 'y']]\n[[statement]]\nlabel = 'eq-x'\n{row}\n"
+    (tmp_path / "ledger.toml").write_text(ledger, encoding="utf-8")
+    check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
+    _, _, found = capsys.readouterr().out.rstrip("\n").partition(" · source: ")
+    assert found == (said or "")
+
+
+def test_a_mend_that_mends_nothing_is_refused(tmp_path):
+    row = "source = 'y = z'\nmended = [['w', 'z']]\nneeds = 'z'"
+    ledger = f"reads = []\n[[statement]]\nlabel = 'eq-x'\n{row}\n"
+    (tmp_path / "ledger.toml").write_text(ledger, encoding="utf-8")
+    with pytest.raises(CheckFailed, match="has no w to mend: y = z"):
+        check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
+
+
 # ------------------------------------------------------------------ the book
 
 

@@ -7,8 +7,7 @@ the place.  In words, from the loosest to the tightest binding:
 - an *expression* is a sum of terms, among them ``\cdots``;
 - a *term* is a product of factors, a/b among them; ``\sum``, ``\prod`` and ``\max_s`` reach to
   its end;
-- a *factor* is a number, a symbol with its scripts and arguments, something in brackets, a
-  fraction, an expectation, a variance, a divergence, ``\nabla`` or ``\log`` of a factor.
+- a *factor* is a number, a symbol with its scripts and arguments, or one of the `FORMS`.
 """
 
 import json
@@ -21,9 +20,119 @@ from typing import Any, NamedTuple
 
 BEFORE = r"\before"  #: the left side of a formula that begins with its relation
 RELATIONS = {"=": "=", r"\le": "<=", r"\ge": ">=", r"\approx": "~"}
+#: What no factor begins with.
+_ENDS = ("", *"+-)]},;<>", r"\mid", r"\Vert", r"\rVert", r"\cdots", r"\if", r"\sim")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\S")
 _SAME = {r"\dots": r"\cdots"}
 _SPACE = (r"\,", r"\;", r"\:", r"\!", "&", r"\\", r"\displaystyle")
+
+
+class Form(NamedTuple):
+    """A form of writing that the reader knows, as the notation page lists it."""
+
+    example: str  #: in TeX
+    says: str  #: how it is read
+    value: str  #: of the example, with the numbers of the page
+    axes: str = ""  #: its free indices; none for a single number
+    tokens: tuple[str, ...] = ()  #: what it begins with
+    rule: str = ""  #: the method of the parser that reads on from there
+
+
+#: What can be read.  The parser takes its commands from here, the notation page its table.
+FORMS = (
+    Form("1 + 1 = z", "both sides are the same numbers", "holds"),
+    Form(r"z \le 3", "never larger", "holds"),
+    Form(r"3 \ge z", "never smaller", "holds"),
+    Form(
+        r"R(\tau) \approx 3", "of a draw: with this mean; of samples: within their error", "holds"
+    ),
+    Form("2 + 3 z - z^2", "sums, products of what stands side by side, powers", "4"),
+    Form(r"z \cdot z / 4", "a product, and a quotient of the two factors beside the stroke", "1"),
+    Form(r"\frac{z}{4} + \tfrac12", "quotients", "1", tokens=(r"\frac",), rule="fraction"),
+    Form(r"3 \big( z - 1 \big)", "brackets of any size", "3", "", ("(", "["), "bracketed"),
+    Form("| 3 - 5 z |", "the absolute value", "7", tokens=("|",), rule="absolute"),
+    Form("f(x)", "a function; an index that nothing binds runs over all its values", "10, 6", "x"),
+    Form("(p - q)(x)", "the difference of two functions, at one place", "-0.25, 0.25", "x"),
+    Form(r"\pi(0 \mid s)", "a law; its condition behind the bar", "0.2, 0.6", "s"),
+    Form(r"\gamma^t r_t", "an index below, an exponent above", "1, 1, 0.75, 0.5", "t"),
+    Form(r"\hat A^{(2)}_t - r_t", "an accent and a name above, no exponent", "1, 2, 3, 4", "t"),
+    Form(
+        r"\sum_{t=0}^{T-1} \gamma^t r_t",
+        "a sum, as far as the term goes",
+        "3.25",
+        "",
+        (r"\sum", r"\prod"),
+        "over",
+    ),
+    Form(r"\prod_{i=1}^3 (i + z)", "a product over an index", "60"),
+    Form(r"\sum_x f(x)", "a sum over all values of an index", "16"),
+    Form(r"\sum_{t \ge 1} \gamma^t", "a series, cut where the rest is below rounding", "1"),
+    Form("r_0 + r_1 + \\dots", "what the dots leave out, as the check says", "10"),
+    Form(r"\max_x f(x)", "the largest over an index", "10"),
+    Form(
+        r"\min(z, 3) + \max(z, 3)",
+        "the smaller, the larger",
+        "5",
+        "",
+        (r"\min", r"\max"),
+        "extreme",
+    ),
+    Form(
+        r"\mathrm{clip}(z, 0, 1)",
+        "what lies outside moved to the edge",
+        "1",
+        "",
+        (r"\clip",),
+        "clip",
+    ),
+    Form(r"\log e^3", "the natural logarithm of the next factor", "3", "", (r"\log",), "prefix"),
+    Form(
+        r"\mathbb 1[z < 3]", "1 where it holds, 0 where not", "1", "", (r"\mathbb",), "blackboard"
+    ),
+    Form(
+        r"\begin{cases} z & \text{if } z \ge 3, \\ -z & \text{if } z < 3 \end{cases}",
+        "the value whose condition holds",
+        "-2",
+        "",
+        (r"\cases",),
+        "cases",
+    ),
+    Form(r"\mathbb E_{x \sim p}[f(x)]", "the expectation under a law", "7"),
+    Form(
+        r"\mathrm{Var}_{x \sim p}[f(x)]",
+        "the variance; of a vector, the sum of its components'",
+        "3",
+        "",
+        (r"\Var",),
+        "mean",
+    ),
+    Form(r"\mathbb E[R(\tau)]", "over all trajectories, where no law is written", "3"),
+    Form(r"\mathbb E[R(\tau) \mid s_0 = s]", "given that a relation holds", "2, 6", "s"),
+    Form(
+        r"\mathbb E[R(\tau) \mid s_0]", "given the value in the same trajectory", "2, 2, 6", r"\tau"
+    ),
+    Form(
+        r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)",
+        "the divergence, in this order",
+        "0.130812",
+        "",
+        (r"\KL",),
+        "divergence",
+    ),
+    Form(
+        r"\nabla L(\theta)", "the gradient of the next factor", "2, 3", "∇", (r"\nabla",), "prefix"
+    ),
+    Form(r"\frac{\partial L(\theta)}{\partial \theta_{s, a}}", "a component of it", "2, 3", "s, a"),
+    Form(
+        r"\lVert \nabla L(\theta) \rVert^2",
+        "the length of a gradient",
+        "13",
+        "",
+        (r"\lVert",),
+        "norm",
+    ),
+)
+_RULES = {token: form.rule for form in FORMS for token in form.tokens}
 
 
 class Span(NamedTuple):
@@ -382,24 +491,7 @@ class _Parser:
     def starts_factor(self) -> bool:
         token = self.peek()
         closes = token == "|" and self.bars > 0
-        no = (
-            "",
-            "+",
-            "-",
-            ")",
-            "]",
-            "}",
-            ",",
-            ";",
-            r"\mid",
-            r"\Vert",
-            r"\rVert",
-            r"\cdots",
-            r"\if",
-            "<",
-            ">",
-        )
-        return not closes and token not in no and token not in RELATIONS and token != r"\sim"
+        return not closes and token not in _ENDS and token not in RELATIONS
 
     @_placed
     def factor(self) -> Node:
@@ -414,35 +506,21 @@ class _Parser:
         token = self.peek()
         if re.match(r"\d", token):
             return Number(self.take())
-        if token in ("(", "["):
-            return self.bracketed()
-        if token == "|":
-            self.take()
-            self.bars += 1
-            body = self.expression()
-            self.bars -= 1
-            self.take("|")
-            return Apply("abs", (body,))
-        if token == r"\lVert":
-            self.take()
-            body = self.expression()
-            self.take(r"\rVert")
-            return Apply("norm", (body,))
-        known = {
-            r"\frac": self.fraction,
-            r"\sum": self.over,
-            r"\prod": self.over,
-            r"\nabla": self.prefix,
-            r"\log": self.prefix,
-            r"\min": self.extreme,
-            r"\max": self.extreme,
-            r"\clip": self.clip,
-            r"\mathbb": self.blackboard,
-            r"\Var": self.mean,
-            r"\KL": self.divergence,
-            r"\cases": self.cases,
-        }
-        return known[token]() if token in known else self.symbol()
+        return getattr(self, _RULES.get(token, "symbol"))()
+
+    def absolute(self) -> Node:
+        self.take()
+        self.bars += 1
+        body = self.expression()
+        self.bars -= 1
+        self.take("|")
+        return Apply("abs", (body,))
+
+    def norm(self) -> Node:
+        self.take()
+        body = self.expression()
+        self.take(r"\rVert")
+        return Apply("norm", (body,))
 
     def bracketed(self) -> Node:
         self.take("(", "[")

@@ -194,7 +194,7 @@ def test_a_parse_error_counts_the_characters_of_the_page(tmp_path):
     with pytest.raises(Unreadable, match=re.escape("nothing says what ldots means")):
         check(tmp_path, tex, World({"z": 2.0, "y": 2.0}))
     broken = r"y = \big( z + \tfrac12 ] ) \big)"
-    with pytest.raises(Unreadable, match=re.escape(f"character {broken.index(') ')}, here: ")):
+    with pytest.raises(Unreadable, match=re.escape(f"character {broken.index('] )')}, here: ")):
         check(tmp_path, broken, World({"z": 2.0, "y": 2.0}))
 
 

@@ -208,7 +208,7 @@ FRACTION.2: /\\frac\s*\d\s*[\dA-Za-z]/
 BAR.2: "\\mid"
 MARK: "*" | "-"
 PRIME: "'"
-_UPPER.2: /\^(?=\s*(n(?![A-Za-z0-9])|\*|\{\\mathrm\{GAE|\{\())/
+_UPPER.2: /\^(?=\s*(n(?![A-Za-z0-9])|\*|-\(|\{\\mathrm\{GAE|\{\())/
 NUMBER: /\d+(\.\d+)?/
 FUNCTION.1: /\\(hat|bar)\s*(\{\s*A\s*\}|A)|\\(pi|rho|Phi|theta)(?![A-Za-z])|[ABFHJLPQRVdefghpqru]/
 LETTER: /\\(hat|bar|tilde|mathcal|mathbf)\s*(\{\s*\\?[A-Za-z]+\s*\}|\\[A-Za-z]+|[A-Za-z])/

@@ -60,6 +60,7 @@ lab: $(INSTALLED)
 execute: $(INSTALLED)
 	$(BIN)/python tools/execute.py $(NB)
 	$(BIN)/python tools/ledger.py
+	$(BIN)/python tools/notation.py
 	$(BIN)/python tools/picture.py
 
 ladder: $(INSTALLED)

@@ -33,7 +33,8 @@ VERDICT = re.compile(
     r"✓ (eq-[a-z][a-z0-9-]*) · (?:"
     r"(?:exact to 1e-\d\d|estimate, \d+ samples, within \d+(?:\.\d+)? standard errors)"
     r" · rejects: \S.*"
-    r"|printed · rejects \d+ of \d+ one-token changes(?:; \d+ change nothing: \S.*)?)"
+    r"|printed · rejects \d+ of \d+ one-token changes(?:; \d+ change nothing: \S.*?)?"
+    r"(?: · source: \S.*)?)"
 )
 LEFT_IN = re.compile(r"\b(?:TODO|FIXME|XXX|TBD)\b|lorem ipsum", re.IGNORECASE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ppo_lib.book import formulas
 from ppo_lib.book.checks import CheckFailed
 from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
 from ppo_lib.book.printed import check_equation, exact_world
@@ -186,6 +187,120 @@ def test_what_cannot_be_read_is_shown_with_its_place(tmp_path):
         check(tmp_path, "y = z + )", World({"z": 2.0, "y": 2.0}))
     with pytest.raises(Unreadable, match="which no notebook in"):
         find_tex("eq-none", tmp_path)
+
+
+def test_a_parse_error_counts_the_characters_of_the_page(tmp_path):
+    tex = r"y = \big( z + \tfrac12 \ldots \big)"
+    with pytest.raises(Unreadable, match=re.escape("nothing says what ldots means")):
+        check(tmp_path, tex, World({"z": 2.0, "y": 2.0}))
+    broken = r"y = \big( z + \tfrac12 ] ) \big)"
+    with pytest.raises(Unreadable, match=re.escape(f"character {broken.index('] )')}, here: ")):
+        check(tmp_path, broken, World({"z": 2.0, "y": 2.0}))
+
+
+# What has no value, with the piece of the print that the error must show, and why.
+VALUELESS = [
+    (r"y = \Big( z + 3 \mathbb{E}_{x \sim p}[w x] \Big)", "w", "nothing says what w means"),
+    (r"y = z + \sum_k f(k)", r"\sum_k f(k)", "sizes does not say how many k there are"),
+    (r"y = z + 0, \qquad z = \sum_{i=1} f(i)", r"\sum_{i=1} f(i)", "has no upper bound"),
+    (r"y = z + \frac{u}{v}", r"\frac{u}{v}", "the index x has 2 values and 3"),
+    (r"y = z + u\, v", r"u\, v", "the index x has 2 values and 3"),
+    (r"y = z \cdot ( 1 + f(x, z))", "f(x, z)", "nothing says what f(x, z) means"),
+    (r"y = z + h(x)", "h(x)", "h(x) has 1 places, its value 2 axes"),
+    (r"y = z + \dots", r"\dots", "nothing says what the dots stand for"),
+    (r"y = z + \nabla \min(z, w)", "w", "nothing says what w means"),
+]
+
+
+@pytest.mark.parametrize(("tex", "piece", "why"), VALUELESS)
+def test_what_has_no_value_is_shown_with_its_place(tmp_path, tex, piece, why):
+    two, three = numbers(1.0, 2.0), numbers(1.0, 2.0, 3.0)
+    symbols = {"z": 2.0, "y": 2.0, "p(x)": two, "f(x)": two}
+    symbols |= {"u": Known(two, ("x",)), "v": Known(three, ("x",))}
+    world = World(symbols | {"h(x)": torch.ones(2, 2)}, sizes={"x": 2}, theta=two)
+    with pytest.raises(Unreadable) as caught:
+        check(tmp_path, tex, world)
+    place = tex.rindex(piece)
+    assert f'{why}, in "{tex}": at character {place}: {piece}' in str(caught.value)
+    assert caught.value.span.piece == piece
+
+
+def test_a_false_equation_shows_the_first_difference_and_both_pieces(tmp_path):
+    tex = r"f(s, a) = \begin{aligned} g(s, a) + 1 \end{aligned}"
+    g = torch.arange(6, dtype=torch.float64).view(3, 2)
+    f = g + 1
+    f[1, 1], f[2, 0] = 7.5, 9.0
+    with pytest.raises(CheckFailed) as caught:
+        check(tmp_path, tex, World({"f(s, a)": f, "g(s, a)": g}))
+    assert str(caught.value) == (
+        "(eq-x) f(s, a) = g(s, a) + 1: the sides are 7.5 and 4 at s = 1, a = 1, and at most 4 more"
+        f' than allowed apart, in "{tex}": at character 0: f(s, a) and at character 26: g(s, a) + 1'
+    )
+
+
+def test_a_false_equation_counts_the_places_that_are_claimed(tmp_path):
+    g = torch.arange(6, dtype=torch.float64).view(3, 2)
+    claimed = Known(torch.tensor([[True, False], [True, True], [False, True]]), ("s", "a"))
+    f = torch.tensor([[0.0, 5.0], [2.0, 9.0], [5.0, 5.0]]).double()
+    with pytest.raises(CheckFailed, match="the sides are 3 and 9 at s = 1, a = 1, and at most 6"):
+        check(tmp_path, "g(s, a) = f(s, a)", World({"f(s, a)": f, "g(s, a)": g}), where=claimed)
+    with pytest.raises(CheckFailed, match="not a number somewhere, first at s = 0, a = 0"):
+        check(tmp_path, r"g(s, a) = \log(-g(s, a))", World({"g(s, a)": g}), where=claimed)
+
+
+def test_every_part_of_the_print_knows_its_place():
+    tex = r"\hat A^{(k)}_t = \sum_{i=0}^{k-1} \big( \gamma^i r_{t+i} \big) - \tfrac12 V(s_t)"
+
+    def parts(node):
+        yield node
+        for child in node.children():
+            yield from parts(child)
+
+    (statement,) = read_formula(tex)
+    for part in parts(statement):
+        assert part.span.tex == tex
+        if not hasattr(part, "relations") and not isinstance(part, formulas.Relation):
+            assert read_expression(part.span.piece) == part
+
+
+# ------------------------------------------------------------------ the source's own formula
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("source = 'y^V = z + 3'", "the same"),
+        ("source = 'y^V = z + 3 - w'", "no value: nothing says what w means"),
+        ("source = 'y^V = z + 3.25'", "off by 0.25"),
+        ("source = '= 3 + z'", "the same"),
+        ("source = '3 + z'", "the same"),
+        ("source = '3 - z'", "off by 4"),
+        ("source = '= z'\nleft = '2'", "the same"),
+        ("source = 'y = z + 3 = 6'", "off by 1"),
+        (r"source = '3 + z + \log(z - 3)'", "no number"),
+        ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),
+        (
+            "source = 'y = z + 2'\nmended = [['z + 2', 'z + 3']]\nneeds = 'one more'",
+            "off by 1; with one more: the same",
+        ),
+        ("source = 'y = z'\naside = 'an example'", None),
+        ("", None),
+    ],
+)
+def test_the_sources_formula_is_run_with_the_numbers_of_the_book(tmp_path, capsys, row, said):
+    ledger = f"reads = [['y^V', 'y']]\n[[statement]]\nlabel = 'eq-x'\n{row}\n"
+    (tmp_path / "ledger.toml").write_text(ledger, encoding="utf-8")
+    check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
+    _, _, found = capsys.readouterr().out.rstrip("\n").partition(" · source: ")
+    assert found == (said or "")
+
+
+def test_a_mend_that_mends_nothing_is_refused(tmp_path):
+    row = "source = 'y = z'\nmended = [['w', 'z']]\nneeds = 'z'"
+    ledger = f"reads = []\n[[statement]]\nlabel = 'eq-x'\n{row}\n"
+    (tmp_path / "ledger.toml").write_text(ledger, encoding="utf-8")
+    with pytest.raises(CheckFailed, match="has no w to mend: y = z"):
+        check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
 
 
 # ------------------------------------------------------------------ the book

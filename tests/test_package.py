@@ -100,7 +100,7 @@ def imported(tree):
 def test_what_a_module_imports_is_declared(name):
     tree = ast.parse(SOURCES[name].read_text(encoding="utf-8"))
     declared = distributions(PROJECT["dependencies"])
-    if name == "ppo_lib/book/figures.py":
+    if name in ("ppo_lib/book/figures.py", "ppo_lib/book/formulas.py"):
         declared |= distributions(PROJECT["optional-dependencies"]["book"])
     assert imported(tree) <= declared
     # What is imported later, of an extra, is of that extra.

@@ -6,7 +6,7 @@ stored outputs of the chapters, and writes ``book/ledger.md``.
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ VERDICT = re.compile(
 )
 PRINTED = re.compile(
     r"✓ (?P<label>eq-[a-z0-9-]+) · printed · rejects (?P<seen>\d+) of (?P<made>\d+)"
-    r" one-token changes(?:; \d+ change nothing: .+)?"
+    r" one-token changes(?:; \d+ change nothing: .+?)?(?: · source: (?P<source>.+))?"
 )
 
 
@@ -36,6 +36,8 @@ class Statement:
     function: str
     loose: str = ""
     source: str = ""
+    aside: str = ""
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Verdict:
 def statements() -> list[Statement]:
     """The rows of the ledger, in the order of the source."""
     rows = tomllib.loads((BOOK / "ledger.toml").read_text(encoding="utf-8"))["statement"]
-    return [Statement(**row) for row in rows]
+    known = {field.name for field in fields(Statement)}
+    return [Statement(**{k: v for k, v in row.items() if k in known}) for row in rows]
 
 
 def chapters() -> dict[int, Path]:
@@ -77,6 +80,12 @@ def printed(path: Path) -> dict[str, tuple[int, int]]:
     """The equations that a chapter has run from its print: changes told apart, and made."""
     found = [match for line in lines_of(path) if (match := PRINTED.fullmatch(line))]
     return {match["label"]: (int(match["seen"]), int(match["made"])) for match in found}
+
+
+def source_runs(path: Path) -> dict[str, str]:
+    """What running the source's own formulas has shown, by the book's label."""
+    found = [match for line in lines_of(path) if (match := PRINTED.fullmatch(line))]
+    return {match["label"]: match["source"] for match in found if match["source"]}
 
 
 @cache
@@ -124,6 +133,9 @@ def render() -> str:
     runs = [run for found in from_print.values() for run in found.values()]
     told_apart, made = (sum(numbers) for numbers in zip(*runs, strict=True))
     wrong = sum(len(verdict.rejects) for verdict in every)
+    of_source = [said for path in chapters().values() for said in source_runs(path).values()]
+    starts = ("the same", "off by", "no number")
+    same, off, none = (sum(said.startswith(start) for said in of_source) for start in starts)
     text = [
         "# The source, and every equation checked",
         "",
@@ -144,20 +156,31 @@ def render() -> str:
         "Under *print* stands, for an equation that was read from the page itself and run, how many"
         " of its changes by one token gave other numbers; *beside* means that the check types the"
         " formula a second time.",
+        "The source's own formulas are run as well, with its signs read as the ledger says and with"
+        " the numbers of the book's equation.",
+        "*Off by* gives the largest difference between the two sides; *no number* means that the"
+        " formula asks for a step that a trajectory does not have; a formula that does not hold is"
+        " run once more with the change that mends it.",
+        "A formula that only goes on from the line above is held against the book's left side, and"
+        " one that is no equation against the book's right side.",
         "",
         f"**{summary()}**, by {len(every)} checks that reject {wrong} wrong formulas"
         " (equations of our own included).",
         f"**{len(runs)} equations run from their print**; of {made:,} changes by one token"
         f" {told_apart:,} give other numbers, and each of the rest is named with its reason.",
+        f"**{len(of_source)} of the source's {sum(bool(s.source) for s in rows)} formulas run**:"
+        f" {same} hold as they stand, {off} are off by a number, and {none} have none.",
     ]
     for number, path in chapters().items():
         text += [
             "",
             f"## [{title(path)}]({path.name})",
             "",
-            "| equation | what it says | check | wrong | print | in the library | in the source |",
-            "|---|---|---|---|---|---|---|",
+            "| equation | what it says | check | wrong | print | in the library | in the source |"
+            " the source run |",
+            "|---|---|---|---|---|---|---|---|",
         ]
+        ran = source_runs(path)
         for s in (s for s in rows if s.chapter == number):
             own = [v for v in checked[number] if v.label == s.label]
             kinds = ", ".join(sorted({f"{v.kind} {v.held}" for v in own}, reverse=True))
@@ -171,7 +194,7 @@ def render() -> str:
             name = s.function.rpartition(".")[2]
             text.append(
                 f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | {told} | `{name}` |"
-                f" {formula} |"
+                f" {formula} | {ran.get(s.label, '')} |"
             )
         notes = BOOK / "_data" / "source" / f"{number:02}.md"
         if notes.is_file():

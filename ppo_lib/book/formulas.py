@@ -7,35 +7,250 @@ the place.  In words, from the loosest to the tightest binding:
 - an *expression* is a sum of terms, among them ``\cdots``;
 - a *term* is a product of factors, a/b among them; ``\sum``, ``\prod`` and ``\max_s`` reach to
   its end;
-- a *factor* is a number, a symbol with its scripts and arguments, something in brackets, a
-  fraction, an expectation, a variance, a divergence, ``\nabla`` or ``\log`` of a factor.
+- a *factor* is a number, a symbol with its scripts and arguments, or one of the `FORMS`.
 """
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from lark import Lark, Token
+from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 BEFORE = r"\before"  #: the left side of a formula that begins with its relation
 RELATIONS = {"=": "=", r"\le": "<=", r"\ge": ">=", r"\approx": "~"}
-_TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\d+(?:\.\d+)?|\S")
-_SPACE = (r"\,", r"\;", r"\:", r"\!", "&", r"\\", r"\displaystyle")
+
+
+class Form(NamedTuple):
+    """A form of writing that the reader knows, as the notation page lists it."""
+
+    example: str  #: in TeX
+    says: str  #: how it is read
+    value: str  #: of the example, with the numbers of the page
+    axes: str  #: its free indices; none for a single number
+    rules: tuple[str, ...] = ()  #: what it adds to the grammar: alternatives of a factor
+
+
+#: What can be read.  The grammar takes its factors from here, the notation page its table.
+FORMS = (
+    Form("1 + 1 = z", "both sides are the same numbers", "holds", ""),
+    Form(r"z \le 3", "never larger", "holds", ""),
+    Form(r"3 \ge z", "never smaller", "holds", ""),
+    Form(
+        r"R(\tau) \approx 3",
+        "of a draw: with this mean; of samples: within their error",
+        "holds",
+        "",
+    ),
+    Form("2 + 3 z - z^2", "sums, products side by side, powers", "4", "", ("number",)),
+    Form(r"z \cdot z / 4", "a product; a quotient of the factors beside the stroke", "1", ""),
+    Form(
+        r"\frac{z}{4} + \tfrac12",
+        "quotients",
+        "1",
+        "",
+        (r'"\\frac" "{" expression "}" "{" expression "}" -> fraction', "FRACTION -> digits"),
+    ),
+    Form(r"3 \big( z - 1 \big)", "brackets of any size", "3", "", ("bracket",)),
+    Form("| 3 - 5 z |", "the absolute value", "7", "", ('"⟦" expression "⟧" -> absolute',)),
+    Form(
+        "f(x)",
+        "a function; an index that nothing binds runs over all its values",
+        "10, 6",
+        "x",
+        ("symbol",),
+    ),
+    Form(
+        "(p - q)(x)",
+        "the difference of two functions, at one place",
+        "-0.25, 0.25",
+        "x",
+        ("bracket args -> at",),
+    ),
+    Form(r"\pi(0 \mid s)", "a law; its condition behind the bar", "0.2, 0.6", "s"),
+    Form(r"\gamma^t r_t", "an index below, an exponent above", "1, 1, 0.75, 0.5", "t"),
+    Form(r"\hat A^{(2)}_t - r_t", "an accent, and a name above", "1, 2, 3, 4", "t"),
+    Form(
+        r"\sum_{t=0}^{T-1} \gamma^t r_t",
+        "a sum, as far as the term goes",
+        "3.25",
+        "",
+        (r'OVER "_" range ("^" script)? term -> over',),
+    ),
+    Form(r"\prod_{i=1}^3 (i + z)", "a product over an index", "60", ""),
+    Form(r"\sum_x f(x)", "a sum over all values of an index", "16", ""),
+    Form(r"\sum_{t \ge 1} \gamma^t", "a series, cut below rounding", "1", ""),
+    Form(r"r_0 + r_1 + \dots", "what the dots leave out, as the check says", "10", ""),
+    Form(
+        r"\max_x f(x)", "the largest over an index", "10", "", (r'EXTREME "_" range term -> over',)
+    ),
+    Form(
+        r"\min(z, 3) + \max(z, 3)", "the smaller, the larger", "5", "", ("EXTREME args -> named",)
+    ),
+    Form(
+        r"\mathrm{clip}(z, 0, 1)",
+        "what lies outside moved to the edge",
+        "1",
+        "",
+        ("CLIP args -> named",),
+    ),
+    Form(
+        r"\log e^3", "the natural logarithm of the next factor", "3", "", ("LOG power -> prefix",)
+    ),
+    Form(
+        r"\mathbb 1[z < 3]",
+        "1 where it holds, 0 where not",
+        "1",
+        "",
+        (r'"\\mathbb" "1" "[" inside "]" -> indicator',),
+    ),
+    Form(
+        r"\begin{cases} z & \text{if } z \ge 3, \\ -z & \text{if } z < 3 \end{cases}",
+        "the value whose condition holds",
+        "-2",
+        "",
+        (r'"\\cases" "{" _case (";" _case)* "}" -> cases',),
+    ),
+    Form(
+        r"\mathbb E_{x \sim p}[f(x)]",
+        "the expectation under a law",
+        "7",
+        "",
+        (r'MEAN ("_" drawn)? "[" expression (("\\mid" | ",") "\\ "? inside)* "]" -> mean',),
+    ),
+    Form(
+        r"\mathrm{Var}_{x \sim p}[f(x)]",
+        "the variance; of a vector, the sum of its components'",
+        "3",
+        "",
+    ),
+    Form(r"\mathbb E[R(\tau)]", "over all trajectories, where no law is written", "3", ""),
+    Form(r"\mathbb E[R(\tau) \mid s_0 = s]", "given that a relation holds", "2, 6", "s"),
+    Form(
+        r"\mathbb E[R(\tau) \mid s_0]", "given the value in the same trajectory", "2, 2, 6", r"\tau"
+    ),
+    Form(
+        r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)",
+        "the divergence, in this order",
+        "0.130812",
+        "",
+        (r'"\\KL" "(" symbol "\\Vert" symbol ")" -> divergence',),
+    ),
+    Form(
+        r"\nabla L(\theta)",
+        "the gradient of the next factor",
+        "2, 3",
+        "∇",
+        (r'NABLA ("_" script)? power -> prefix',),
+    ),
+    Form(
+        r"\frac{\partial L(\theta)}{\partial \theta_{s, a}}",
+        "a component of it",
+        "2, 3",
+        "s, a",
+        (r'"\\frac" "{" "\\partial" expression "}" "{" "\\partial" symbol "}" -> partial',),
+    ),
+    Form(
+        r"\lVert \nabla L(\theta) \rVert^2",
+        "the length of a gradient",
+        "13",
+        "",
+        (r'"\\lVert" expression "\\rVert" -> norm',),
+    ),
+)
+
+#: The grammar around them.  An ``upper`` index that names a symbol or its sample is no exponent.
+GRAMMAR = r"""
+statement: expression? (RELATION expression)*
+expression: SIGN? term (SIGN term)*
+?term: dots | product
+dots: "\\cdots" | "\\dots"
+product: quotient (_CDOT? quotient)*
+quotient: power ("/" power)*
+power: factor ("^" script)*
+?factor: FACTORS
+
+number: NUMBER
+bracket: "(" expression ")" | "[" expression "]"
+range: index | "{" index ((RELATION expression) | ("\\in" symbol))? "}"
+index: (LETTER | FUNCTION) PRIME*
+drawn: index | "{" index ("\\sim" symbol)? "}"
+_case: expression "\\if" inside
+?inside: expression | expression (RELATION | LESS) expression -> compare
+
+symbol: FUNCTION (PRIME | sub | sup)* args? | LETTER (PRIME | sub | sup)*
+sub: "_" _scripts
+sup: _UPPER _scripts
+_scripts: "{" item ("," item)* "}" | simple
+?script: "{" item "}" | simple
+?item: expression | ("\\mathrm" | "\\text") "{" (LETTER | FUNCTION)+ "}" -> simple
+    | EXTREME -> simple
+simple: (LETTER | FUNCTION | MARK) PRIME* | NUMBER
+args: "(" argument (("," | ";" | BAR) argument)* ")" | "[" argument ("," argument)* "]"
+?argument: inside | _CDOT -> dot
+
+RELATION.2: /=|\\(le|ge|approx)(?![a-z])/
+LESS: "<" | ">"
+SIGN: "+" | "-"
+_CDOT.2: /\\cdot(?![a-z])/
+OVER.2: "\\sum" | "\\prod"
+EXTREME.2: "\\min" | "\\max"
+CLIP.2: "\\clip"
+LOG.2: "\\log"
+NABLA.2: "\\nabla"
+MEAN.2: /\\mathbb\s*E|\\Var/
+FRACTION.2: /\\frac\s*\d\s*[\dA-Za-z]/
+BAR.2: "\\mid"
+MARK: "*" | "-"
+PRIME: "'"
+_UPPER.2: /\^(?=\s*(n(?![A-Za-z0-9])|\*|-\(|\{\\mathrm\{GAE|\{\())/
+NUMBER: /\d+(\.\d+)?/
+FUNCTION.1: /\\(hat|bar)\s*(\{\s*A\s*\}|A)|\\(pi|rho|Phi|theta)(?![A-Za-z])|[ABFHJLPQRVdefghpqru]/
+LETTER: /\\(hat|bar|tilde|mathcal|mathbf)\s*(\{\s*\\?[A-Za-z]+\s*\}|\\[A-Za-z]+|[A-Za-z])/
+    | /\\(?!cdots|dots)[A-Za-z]+|[A-Za-z]/
+%ignore /\s+|&|\\[,;:!\\]|\\displaystyle/
+"""
+
+
+class Span(NamedTuple):
+    """A place in the TeX of a formula: its characters from ``start`` to before ``end``."""
+
+    tex: str
+    start: int
+    end: int
+
+    @property
+    def piece(self) -> str:
+        """What stands there."""
+        return self.tex[self.start : self.end]
+
+    def __str__(self) -> str:
+        return f'in "{self.tex}": at character {self.start}: {self.piece}'
 
 
 class Unreadable(ValueError):
-    """A formula that the grammar does not know, with the place in it."""
+    """A formula that cannot be read or has no value, with the place in it."""
+
+    def __init__(self, why: str, span: Span | None = None) -> None:
+        super().__init__(why if span is None else f"{why}, {span}")
+        self.why, self.span = why, span
 
 
 @dataclass(frozen=True)
 class Node:
-    """A part of a formula."""
+    """A part of a formula, and where it stands; no part of what it says."""
+
+    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def children(self) -> Iterator["Node"]:
         """The parts of this part, in the order of the print."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             for item in value if isinstance(value, tuple) else (value,):
                 if isinstance(item, Node):
                     yield item
@@ -187,8 +402,7 @@ def read_formula(tex: str) -> tuple[Statement, ...]:
     """The statements of a formula; what is said of it in words is left out."""
     statements = []
     for part in _parts(tex):
-        parser = _Parser(part)
-        statement = parser.statement()
+        statement = _read(part, tex, "statement")
         if statement.relations:
             statements.append(statement)
     if not statements:
@@ -196,42 +410,63 @@ def read_formula(tex: str) -> tuple[Statement, ...]:
     return tuple(statements)
 
 
+@cache
 def read_expression(tex: str) -> Node:
     """One expression, a general term or the pattern of a symbol say."""
-    parser = _Parser(_clean(tex))
-    node = parser.expression()
-    parser.expect_end()
-    return node
+    return _read(_clean(tex), tex, "expression")
 
 
 def _clean(tex: str) -> str:
-    tex = re.sub(r"\\(begin|end)\{aligned\}", " ", tex)
-    tex = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", _rows, tex, flags=re.DOTALL)
-    tex = re.sub(r"\\,\s*\\[bB]ig\|\s*\\,", r" \\mid ", tex).replace(r"\mathbb{E}", r"\mathbb E")
-    tex = re.sub(r"\\(big|Big|bigg|left|right)(?![A-Za-z])", " ", tex)
-    tex = re.sub(r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1 ", tex)
-    tex = re.sub(r"\\t?frac\s*(\d)\s*(\d|[A-Za-z])", r"\\frac{\1}{\2}", tex)
-    return tex.replace(r"\tfrac", r"\frac").replace("{}", " ").replace(r"\dots", r"\cdots")
+    """The TeX without what is there for the eye; every character stays in its place."""
+    for pattern, plain in (
+        (r"\\(?:begin|end)\{aligned\}", ""),
+        (r"\\begin\{cases\}.*?\\end\{cases\}", _rows),
+        (r"\\,\s*\\[bB]ig\|\s*\\,", r"\\mid"),
+        (r"\\mathbb\{E\}", r"\\mathbb E"),
+        (r"\\(?:[bB]igg?[lr]?|left|right)(?![A-Za-z])", ""),
+        (r"(?<!_\{)\\(?:mathrm|operatorname)\{(Var|KL|clip)\}", r"\\\1"),
+        (r"\\tfrac", r"\\frac"),
+        (r"\{\}", ""),
+    ):
+        tex = _replaced(pattern, plain, tex)
+    sides = cycle("⟦⟧")  # of absolute values, which do not stand in each other
+    return re.sub(r"\|", lambda _: next(sides), tex)
+
+
+def _replaced(pattern: str, plain: str | Callable[[re.Match[str]], str], tex: str) -> str:
+    def of_same_length(found: re.Match[str]) -> str:
+        shorter = found.expand(plain) if isinstance(plain, str) else plain(found)
+        return shorter.ljust(len(found[0]))
+
+    return re.sub(pattern, of_same_length, tex, flags=re.DOTALL)
 
 
 def _rows(cases: re.Match[str]) -> str:
     r"""Cases as one line: ``\cases{x \if a ; y \if b}``."""
-    rows = [row.strip().rstrip(",") for row in cases[1].split(r"\\")]
-    return r"\cases{" + ";".join(re.sub(r"\\text\{\s*if\s*\}", r"\\if ", row) for row in rows) + "}"
+    text = cases[0].replace(r"\begin{cases}", r"\cases{      ").replace(r"\end{cases}", "}")
+    for pattern, plain in (
+        (r",(?=\s*(?:\\\\|\}))", ""),
+        (r"\\\\", ";"),
+        (r"\\text\{ *if *\}", r"\\if"),
+    ):
+        text = _replaced(pattern, plain, text)
+    return text
 
 
 def _parts(tex: str) -> Iterator[str]:
     """The statements of a formula, without the words and the laws that stand beside them."""
-    found: list[str] = []
-    for part in re.split(r",?\s*\\q?quad|,\s*\\qquad", _clean(tex)):
-        goes_on = re.match(r"[\s&\\]*(=|\\le|\\ge|\\approx)", part)
-        if goes_on and found:
-            found[-1] += part
+    clean, found, place = _clean(tex), [], 0
+    for gap in (*re.finditer(r",?\s*\\q?quad", clean), None):
+        part = clean[place : gap.start() if gap else None]
+        if found and re.match(r"[\s&\\]*(=|\\le|\\ge|\\approx)", part):  # it goes on
+            found[-1] = found[-1].ljust(place) + part
         else:
-            found.append(part)
-    for part in (text.strip().rstrip(",.;") for text in found):
-        said = re.match(r"\\text|\([^()]*=[^()]*\)$", part) or r"\sim" in _outside_brackets(part)
-        if part.strip("& ") and not said:
+            found.append(" " * place + part)
+        place = gap.end() if gap else place
+    for part in (text.rstrip().rstrip(",.;") for text in found):
+        text = part.strip()
+        said = re.match(r"\\text|\([^()]*=[^()]*\)$", text) or r"\sim" in _outside_brackets(text)
+        if text.strip("& ") and not said:
             yield re.sub(r"\\text\{[^}]*\}.*", "", part)
 
 
@@ -241,376 +476,212 @@ def _outside_brackets(tex: str) -> str:
     return tex
 
 
-class _Parser:
-    """Descends through one statement, token by token."""
+_ACCENT = re.compile(r"(\\(?:hat|bar|tilde|mathcal|mathbf))\s*\{?\s*(\\?[A-Za-z]+)\s*\}?")
+
+
+@cache
+def _parser(forms: tuple[Form, ...] = FORMS) -> Lark:
+    """The parser of the grammar with these forms of a factor."""
+    factors = "\n    | ".join(rule for form in forms for rule in form.rules)
+    return Lark(
+        GRAMMAR.replace("FACTORS", factors),
+        start=["statement", "expression"],
+        parser="lalr",
+        propagate_positions=True,
+    )
+
+
+def _read(clean: str, tex: str, start: str) -> Any:
+    """A tree of nodes that know their place in the print; the clean TeX has the same places."""
+    try:
+        return _Builder(tex).build(_parser().parse(clean, start=start))
+    except UnexpectedInput as error:
+        where = error.pos_in_stream
+        if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+            where = len(tex)
+        found = f"cannot read {tex[where]!r}" if where < len(tex) else "expected more"
+        marked = f"{tex[:where]} ⟶ {tex[where:]}"
+        raise Unreadable(f"{found} at character {where}, here: {marked}") from None
+
+
+class _Builder:
+    """Makes a node of each rule that the parser has found; a method for each rule."""
 
     def __init__(self, tex: str) -> None:
         self.tex = tex
-        self.tokens = [(m[0], m.start()) for m in _TOKEN.finditer(tex) if m[0] not in _SPACE]
-        self.place = 0
-        self.bars = 0  # open absolute values
-        self.dots = 0  # places where a sum goes on
+        self.dots_seen = 0
 
-    # ---- tokens
-
-    def peek(self, ahead: int = 0) -> str:
-        place = self.place + ahead
-        return self.tokens[place][0] if place < len(self.tokens) else ""
-
-    def take(self, *expected: str) -> str:
-        token = self.peek()
-        if expected and token not in expected:
-            self.fail(f"expected {' or '.join(expected)}")
-        self.place += 1
-        return token
-
-    def fail(self, why: str) -> None:
-        where = self.tokens[self.place][1] if self.place < len(self.tokens) else len(self.tex)
-        raise Unreadable(f"{why} here: {self.tex[:where]} ⟶ {self.tex[where:]}")
-
-    def expect_end(self) -> None:
-        if self.peek():
-            self.fail(f"cannot read {self.peek()!r}")
+    def build(self, tree: Any) -> Any:
+        """The node of a rule, or what it is to the rule above it."""
+        if isinstance(tree, Token):
+            return tree
+        made = getattr(self, tree.data)([self.build(part) for part in tree.children])
+        if isinstance(made, Node) and made.span is None and not tree.meta.empty:
+            made = replace(made, span=Span(self.tex, tree.meta.start_pos, tree.meta.end_pos))
+        return made
 
     # ---- from loose to tight
 
-    def statement(self) -> Statement:
-        relations: list[Relation] = []
-        left = None if self.peek() in RELATIONS else self.expression()
-        while self.peek() in RELATIONS:
-            sign = RELATIONS[self.take()]
-            right = self.expression()
-            relations.append(Relation(left or Symbol(BEFORE), sign, right))
+    def statement(self, parts: list[Any]) -> Statement:
+        left = Symbol(BEFORE) if not parts or isinstance(parts[0], Token) else parts.pop(0)
+        relations = []
+        for sign, right in zip(parts[::2], parts[1::2], strict=True):
+            span = Span(self.tex, (left.span or right.span).start, right.span.end)
+            relations.append(Relation(left, RELATIONS[sign], right, span=span))
             left = right
-        self.expect_end()
         return Statement(tuple(relations))
 
-    def expression(self) -> Node:
-        signs, terms = [-1 if self.peek() == "-" else 1], []
-        if self.peek() in ("+", "-"):
-            self.take()
-        terms.append(self.term())
-        while self.peek() in ("+", "-"):
-            signs.append(-1 if self.take() == "-" else 1)
-            terms.append(self.term())
-        return terms[0] if len(terms) == 1 and signs == [1] else Sum(tuple(signs), tuple(terms))
+    def expression(self, parts: list[Any]) -> Node:
+        signed = isinstance(parts[0], Token)
+        first = [Token("SIGN", "+"), *parts] if not signed else parts
+        signs = tuple(-1 if sign == "-" else 1 for sign in first[::2])
+        terms = tuple(first[1::2])
+        return terms[0] if len(terms) == 1 and signs == (1,) else Sum(signs, terms)
 
-    def term(self) -> Node:
-        if self.peek() == r"\cdots":
-            self.take()
-            self.dots += 1
-            return Dots(self.dots - 1)
-        factors = [self.factor()]
-        while self.starts_factor():
-            if self.peek() == "/":
-                self.take()
-                factors[-1] = Fraction(factors[-1], self.factor())
-            else:
-                factors.append(self.factor())
+    def dots(self, _: list[Any]) -> Dots:
+        self.dots_seen += 1
+        return Dots(self.dots_seen - 1)
+
+    def product(self, parts: list[Any]) -> Node:
+        factors = [factor for part in parts for factor in _as_list(part)]
         return factors[0] if len(factors) == 1 else Product(tuple(factors))
 
-    def starts_factor(self) -> bool:
-        token = self.peek()
-        closes = token == "|" and self.bars > 0
-        no = (
-            "",
-            "+",
-            "-",
-            ")",
-            "]",
-            "}",
-            ",",
-            ";",
-            r"\mid",
-            r"\Vert",
-            r"\rVert",
-            r"\cdots",
-            r"\if",
-            "<",
-            ">",
-        )
-        return not closes and token not in no and token not in RELATIONS and token != r"\sim"
+    def quotient(self, parts: list[Any]) -> Any:
+        return _of_the_last(parts, Fraction)
 
-    def factor(self) -> Node:
-        node = self.atom()
-        while self.peek() == "^":
-            self.take()
-            node = Power(node, self.script())
-        return node
+    def power(self, parts: list[Any]) -> Any:
+        return _of_the_last(parts, Power)
 
-    def atom(self) -> Node:
-        token = self.peek()
-        if re.match(r"\d", token):
-            return Number(self.take())
-        if token in ("(", "["):
-            return self.bracketed()
-        if token == "|":
-            self.take()
-            self.bars += 1
-            body = self.expression()
-            self.bars -= 1
-            self.take("|")
-            return Apply("abs", (body,))
-        if token == r"\lVert":
-            self.take()
-            body = self.expression()
-            self.take(r"\rVert")
-            return Apply("norm", (body,))
-        known = {
-            r"\frac": self.fraction,
-            r"\sum": self.over,
-            r"\prod": self.over,
-            r"\nabla": self.prefix,
-            r"\log": self.prefix,
-            r"\min": self.extreme,
-            r"\max": self.extreme,
-            r"\clip": self.clip,
-            r"\mathbb": self.blackboard,
-            r"\Var": self.mean,
-            r"\KL": self.divergence,
-            r"\cases": self.cases,
-        }
-        return known[token]() if token in known else self.symbol()
+    # ---- factors
 
-    def bracketed(self) -> Node:
-        self.take("(", "[")
-        body = self.expression()
-        self.take(")", "]")
-        # (π_θ - π_θ')(a | s) is the difference of both at (a | s).
-        if isinstance(body, Sum) and self.peek() == "(" and _all_bare(body):
-            args, bar = self.arguments()
-            terms = tuple(replace(s, args=args, bar=bar) for s in body.terms)  # type: ignore[type-var]
-            return Sum(body.signs, terms)
-        return body
+    def number(self, parts: list[Any]) -> Number:
+        return Number(str(parts[0]))
 
-    def fraction(self) -> Node:
-        self.take()
-        if self.peek() == "{" and self.peek(1) == r"\partial":
-            self.take(), self.take()
-            top = self.expression()
-            self.take("}"), self.take("{"), self.take(r"\partial")
-            variable = self.symbol()
-            self.take("}")
-            return Partial(top, variable.sub + variable.args)
-        return Fraction(self.group(), self.group())
+    def bracket(self, parts: list[Any]) -> Node:
+        return parts[0]
 
-    def group(self) -> Node:
-        self.take("{")
-        body = self.expression()
-        self.take("}")
-        return body
+    def at(self, parts: list[Any]) -> Any:
+        # (π_θ - π_θ')(a | s) is the difference of both at (a | s); else it is a product.
+        body, (args, bar) = parts
+        if isinstance(body, Sum) and _all_bare(body):
+            terms = (replace(s, args=args, bar=bar) for s in body.terms)  # type: ignore[type-var]
+            return Sum(body.signs, tuple(terms))
+        if len(args) > 1:
+            raise Unreadable("cannot read a list behind a bracket", args[0].span)
+        return [body, *args]
 
-    def over(self) -> Node:
-        kind = self.take()[1:]
-        low = high = None
-        self.take("_")
-        if self.peek() == "{":
-            self.take()
-            index = self.index()
-            if self.peek() == "=":
-                self.take()
-                low = self.expression()
-            elif self.peek() == r"\ge":
-                self.take()
-                low, high = self.expression(), Symbol(r"\infty")
-            elif self.peek() == r"\in":
-                while self.peek() != "}":
-                    self.take()
-            self.take("}")
-        else:
-            index = self.index()
-        if self.peek() == "^":
-            self.take()
-            high = self.script()
-        return Over(kind, index, low, high, self.term())
+    def fraction(self, parts: list[Any]) -> Fraction:
+        return Fraction(*parts)
 
-    def index(self) -> str:
-        name = self.take()
-        while self.peek() == "'":
-            name += self.take()
-        return name
+    def digits(self, parts: list[Any]) -> Fraction:
+        (token,) = parts  # \frac1N
+        places = [i for i, letter in enumerate(token) if i > 4 and not letter.isspace()]
+        halves = []
+        for i in places:
+            kind = Number if token[i].isdigit() else Symbol
+            place = token.start_pos + i
+            halves.append(kind(token[i], span=Span(self.tex, place, place + 1)))
+        return Fraction(*halves)
 
-    def prefix(self) -> Node:
-        name = {r"\nabla": "grad", r"\log": "log"}[self.take()]
-        if self.peek() == "_":
-            self.take()
-            self.script()
-        return Apply(name, (self.factor(),))
+    def partial(self, parts: list[Any]) -> Partial:
+        top, variable = parts
+        return Partial(top, variable.sub + variable.args)
 
-    def extreme(self) -> Node:
-        name = self.take()[1:]
-        if self.peek() == "_":
-            self.take()
-            return Over(name, self.index(), None, None, self.term())
-        return Apply(name, self.plain_arguments())
+    def over(self, parts: list[Any]) -> Over:
+        kind, (index, low, high), *upper, body = parts
+        return Over(kind[1:], index, low, upper[0] if upper else high, body)
 
-    def clip(self) -> Node:
-        self.take()
-        return Apply("clip", self.plain_arguments())
+    def range(self, parts: list[Any]) -> tuple[Any, ...]:
+        if len(parts) == 3 and parts[1] in RELATIONS:
+            return parts[0], parts[2], Symbol(r"\infty") if parts[1] == r"\ge" else None
+        return parts[0], None, None
 
-    def plain_arguments(self) -> tuple[Node, ...]:
-        return self.arguments()[0]
+    def index(self, parts: list[Any]) -> str:
+        return "".join(parts)
 
-    def blackboard(self) -> Node:
-        self.take()
-        letter = self.take("E", "1")
-        if letter == "E":
-            return self.mean(taken=True)
-        self.take("[")
-        statement = self.relation_inside()
-        self.take("]")
-        return Apply("indicator", (statement,))
+    def prefix(self, parts: list[Any]) -> Any:
+        name, (first, *rest) = parts[0], _as_list(parts[-1])
+        applied = Apply({r"\nabla": "grad", r"\log": "log"}[name], (first,))
+        return [applied, *rest] if rest else applied
 
-    def relation_inside(self) -> Node:
-        left, inside = self.expression(), RELATIONS | {"<": "<", ">": ">"}
-        if self.peek() in inside:
-            sign = inside[self.take()]
-            return Relation(left, sign, self.expression())
-        return left
+    def named(self, parts: list[Any]) -> Apply:
+        return Apply(parts[0][1:], parts[1][0])
 
-    def cases(self) -> Node:
-        self.take(), self.take("{")
-        values, conditions = [], []
-        while True:
-            values.append(self.expression())
-            self.take(r"\if")
-            conditions.append(self.relation_inside())
-            if self.take(";", "}") == "}":
-                return Cases(tuple(values), tuple(conditions))
+    def absolute(self, parts: list[Any]) -> Apply:
+        return Apply("abs", tuple(parts))
 
-    def mean(self, *, taken: bool = False) -> Node:
-        kind = "E" if taken else self.take()[1:]
-        index, law = None, None
-        if self.peek() == "_":
-            self.take()
-            if self.peek() == "{":
-                self.take()
-                index = self.index()
-                if self.peek() == r"\sim":
-                    self.take()
-                    law = self.symbol()
-                self.take("}")
-            else:
-                index = self.index()
-        self.take("[")
-        body = self.expression()
-        given: list[Node] = []
-        while self.peek() in (r"\mid", ","):
-            self.take()
-            if self.peek() == "\\ ":
-                self.take()
-            given.append(self.relation_inside())
-        self.take("]")
-        mean = Mean(kind, index, law, body, tuple(given))
-        if self.peek() == "^":
-            self.take()
-            return Power(mean, self.script())
-        return mean
+    def norm(self, parts: list[Any]) -> Apply:
+        return Apply("norm", tuple(parts))
 
-    def divergence(self) -> Node:
-        self.take()
-        self.take("(")
-        first = self.symbol()
-        self.take(r"\Vert")
-        second = self.symbol()
-        self.take(")")
-        return Divergence(first, second)
+    def indicator(self, parts: list[Any]) -> Apply:
+        return Apply("indicator", tuple(parts))
+
+    def mean(self, parts: list[Any]) -> Mean:
+        kind, *parts = parts
+        drawn = parts.pop(0) if isinstance(parts[0], tuple) else (None, None)
+        body, *given = parts
+        return Mean("Var" if kind == r"\Var" else "E", *drawn, body, tuple(given))
+
+    def drawn(self, parts: list[Any]) -> tuple[Any, Any]:
+        return parts[0], parts[1] if len(parts) > 1 else None
+
+    def divergence(self, parts: list[Any]) -> Divergence:
+        return Divergence(*parts)
+
+    def cases(self, parts: list[Any]) -> Cases:
+        return Cases(tuple(parts[::2]), tuple(parts[1::2]))
+
+    def compare(self, parts: list[Any]) -> Relation:
+        left, sign, right = parts
+        return Relation(left, RELATIONS.get(sign, str(sign)), right)
 
     # ---- symbols
 
-    def symbol(self) -> Any:
-        token = self.take()
-        if token in (r"\hat", r"\bar", r"\tilde", r"\mathcal", r"\mathbf"):
-            brace = self.peek() == "{"
-            if brace:
-                self.take()
-            base = f"{token}{{{self.take()}}}"
-            if brace:
-                self.take("}")
-        elif re.fullmatch(r"\\[A-Za-z]+|[A-Za-z]", token):
-            base = token
-        else:
-            self.place -= 1
-            self.fail(f"cannot read {token!r}")
-        sub: tuple[Node, ...] = ()
-        sup: tuple[Node, ...] = ()
-        while self.peek() in ("'", "_", "^"):
-            if self.peek() == "'":
-                base += self.take()
-            elif self.peek() == "_":
-                self.take()
-                sub = self.scripts()
-            elif self.peek(1) in ("{", "n", "*") and self.is_label():
-                self.take()
-                sup = self.scripts()
+    def symbol(self, parts: list[Any]) -> Symbol:
+        base, known = str(parts[0]), dict[str, Any]()
+        if accented := _ACCENT.fullmatch(base):
+            base = f"{accented[1]}{{{accented[2]}}}"
+        for part in parts[1:]:
+            if isinstance(part, Token):
+                base += part
+            elif isinstance(part, dict):
+                known |= part
             else:
-                break
-        args, bar = (), False
-        if self.peek() in ("(", "[") and self.takes_arguments(base, sub):
-            args, bar = self.arguments()
-        return Symbol(base, sub, sup, args, bar)
+                known |= dict(zip(("args", "bar"), part, strict=True))
+        return Symbol(base, **known)
 
-    def takes_arguments(self, base: str, sub: tuple[Node, ...]) -> bool:
-        """Whether a bracket behind a symbol holds its arguments, and no factor."""
-        functions = ("P", "R", "J", "L", "Q", "V", "A", "B", "H", "d", "e", "f", "g", "h", "p", "q")
-        functions += ("r", "u", r"\pi", r"\rho", r"\hat{A}", r"\bar{A}", r"\Phi", r"\theta", "F")
-        return base.rstrip("'") in functions and not (base == "r" and sub)
+    def sub(self, parts: list[Any]) -> dict[str, Any]:
+        return {"sub": tuple(parts)}
 
-    def is_label(self) -> bool:
-        """Whether a superscript names the symbol, or its sample, and is no exponent."""
-        text = "".join(self.peek(i) for i in range(1, 12))
-        return bool(re.match(r"n(?![A-Za-z0-9])|\*|\{\\mathrm\{GAE|\{\(", text))
+    def sup(self, parts: list[Any]) -> dict[str, Any]:
+        return {"sup": tuple(parts)}
 
-    def scripts(self) -> tuple[Node, ...]:
-        if self.peek() != "{":
-            return (self.script(),)
-        self.take()
-        found = [self.script_item()]
-        while self.peek() == ",":
-            self.take()
-            found.append(self.script_item())
-        self.take("}")
-        return tuple(found)
+    def simple(self, parts: list[Any]) -> Node:
+        text = "".join(parts)
+        return Number(text) if text[0].isdigit() else Symbol(text)
 
-    def script_item(self) -> Node:
-        if self.peek() in (r"\max", r"\min"):
-            return Symbol(self.take())
-        if self.peek() in (r"\mathrm", r"\text"):
-            self.take(), self.take("{")
-            name = ""
-            while self.peek() != "}":
-                name += self.take()
-            self.take("}")
-            return Symbol(name)
-        return self.expression()
+    def args(self, parts: list[Any]) -> tuple[tuple[Node, ...], bool]:
+        bar = any(isinstance(part, Token) for part in parts)
+        return tuple(part for part in parts if isinstance(part, Node)), bar
 
-    def script(self) -> Node:
-        if self.peek() == "{":
-            self.take()
-            node = self.script_item()
-            self.take("}")
-            return node
-        token = self.take()
-        if re.match(r"\d", token):
-            return Number(token)
-        while self.peek() == "'":
-            token += self.take()
-        return Symbol(token)
+    def dot(self, _: list[Any]) -> Symbol:
+        return Symbol(r"\cdot")
 
-    def arguments(self) -> tuple[tuple[Node, ...], bool]:
-        self.take("(", "[")
-        args, bar = [self.argument()], False
-        while self.peek() in (",", ";", r"\mid"):
-            bar |= self.take() == r"\mid"
-            args.append(self.argument())
-        self.take(")", "]")
-        return tuple(args), bar
 
-    def argument(self) -> Node:
-        if self.peek() == r"\cdot":
-            self.take()
-            return Symbol(r"\cdot")
-        return self.relation_inside()
+def _as_list(part: Any) -> list[Any]:
+    """The factors of a part: one, or those that a bracket behind a bracket makes of it."""
+    return part if isinstance(part, list) else [part]
+
+
+def _of_the_last(parts: list[Any], kind: type[Fraction] | type[Power]) -> Any:
+    """Quotients or powers, of the last one where a part holds several factors."""
+    *before, node = _as_list(parts[0])
+    for i, part in enumerate(parts[1:], start=2):
+        # The whole of what was read gets its place from there, with its brackets.
+        whole = i == len(parts) and not before
+        span = None if whole else Span(node.span.tex, node.span.start, part.span.end)
+        node = kind(node, part, span=span)
+    return [*before, node] if before else node
 
 
 def _all_bare(node: Sum) -> bool:

@@ -2,12 +2,14 @@
 
 A check says what the symbols mean, each computed in another way than by the formula; the formula
 itself is taken from the page.  Every change of one token must give other numbers, or the check
-must name it as equivalent and say why.
+must name it as equivalent and say why.  The source's own formula, where the ledger has it, is run
+on the same world.
 """
 
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from ppo_lib.book.checks import EXACT_TOLERANCE, CheckFailed, Verdict, in_words, misses
 from ppo_lib.book.formulas import (
+    BEFORE,
     Node,
     Relation,
+    Statement,
     Symbol,
     Unreadable,
     find_tex,
@@ -79,24 +83,26 @@ def check_equation(
     made, excused = 0, dict(equivalent or {})
     same: list[str] = []
     rows: list[tuple[str, str]] = []
-    for statement in read_formula(tex):
+    statements = read_formula(tex)
+    every = [relation for statement in statements for relation in statement.relations]
+    estimate = next((relation.right for relation in every if relation.sign == "~"), None)
+    compare = partial(_compare, label, world, parts, where, estimate)
+    for statement in statements:
         for i, relation in enumerate(statement.relations):
             if relation.left == relation.right:
                 raise CheckFailed(f"({label}) {show(relation)} holds a side against itself")
             if _is_bound_to_one(world, relation):
                 raise CheckFailed(f"({label}) {show(relation)}: both sides are one binding")
-            compare = partial(_compare, label, world, relation, parts, where)
-            found = compare(relation.left, relation.right)
+            found = compare(relation)
             if found.why is not None:
-                raise CheckFailed(f"({label}) {show(relation)}: {found.why}")
+                raise CheckFailed(f"({label}) {show(relation)}: {found.why}{_pieces(relation)}")
             rows += [("left side", in_words(found.left)), ("right side", in_words(found.right))]
             sides = ("left", "right") if i == 0 else ("right",)
             for side in sides:
                 for said, other in changes(getattr(relation, side)):
-                    pair = {"left": relation.left, "right": relation.right} | {side: other}
                     try:
-                        wrong = compare(pair["left"], pair["right"])
-                    except (Unreadable, RuntimeError, IndexError, ValueError):
+                        wrong = compare(replace(relation, **{side: other}))
+                    except Unreadable:
                         continue  # no formula of this world: nothing was told from the right one
                     made += 1
                     rows.append((said, wrong.in_words(excused.get(said, ""))))
@@ -110,6 +116,9 @@ def check_equation(
         raise CheckFailed(f"({label}) is told apart: {'; '.join(told)}")
     also = f"; {len(same)} change nothing: {', '.join(excused)}" if same else ""
     held = f"printed · rejects {made - len(same)} of {made} one-token changes{also}"
+    if found_there := _of_the_source(label, Path(folder), statements, compare):
+        held += f" · source: {found_there}"
+        rows.append(("the source's own formula", found_there))
     Verdict(label, held, tuple(rows)).show()
 
 
@@ -131,44 +140,132 @@ class Comparison(NamedTuple):
 def _compare(
     label: str,
     world: World,
-    relation: Relation,
     parts: Sequence[World],
     where: Known | None,
-    left: Node,
-    right: Node,
+    estimate: Node | None,
+    relation: Relation,
 ) -> Comparison:
-    """Hold two sides of a relation against each other."""
-    a, b = world.value(left, {}), world.value(right, {})
-    axes = union(a, b)
+    """Hold two sides of a relation against each other; ≈ with the errors of the estimate."""
+    a, b = world.value(relation.left, {}), world.value(relation.right, {})
+    mask = None if where is None else Value(torch.as_tensor(where.value), where.along)
+    axes = union(a, b) if mask is None else union(a, b, mask)
     x, y = torch.broadcast_tensors(a.over(axes).double(), b.over(axes).double())
-    if where is not None:
-        mask = Value(torch.as_tensor(where.value), where.along)
-        axes = union(a, b, mask)
-        x, y, m = torch.broadcast_tensors(
-            a.over(axes).double(), b.over(axes).double(), mask.over(axes)
-        )
-        x, y = x[m], y[m]
+    inside = torch.ones((), dtype=torch.bool) if mask is None else mask.over(axes)
+    x, y, inside = torch.broadcast_tensors(x, y, inside)
+    shape = x.shape
+    x, y = x[inside], y[inside]
     if x.numel() == 0:
         raise CheckFailed(f"({label}) claims nothing: where is nowhere True")
-    if not bool(x.isfinite().all() and y.isfinite().all()):
-        return Comparison("a side is not a number somewhere", torch.inf, x, y)
+    if not bool((finite := x.isfinite() & y.isfinite()).all()):
+        place = _place(axes, shape, inside, ~finite)
+        return Comparison(f"a side is not a number somewhere, first{place}", torch.inf, x, y)
     allowed = EXACT_TOLERANCE * max(1.0, float(y.abs().max()))
     if relation.sign == "~" and not parts:
         # One draw stands for its mean: the two have one mean over the trajectories.
-        x, y = (_mean_over_draws(world, v, where) for v in (a, b))
+        a, b = (_mean_over_draws(world, v, where) for v in (a, b))
+        axes = union(a, b)
+        x, y = torch.broadcast_tensors(a.over(axes), b.over(axes))
+        shape, inside = x.shape, torch.ones_like(x, dtype=torch.bool)
+        x, y = x.flatten(), y.flatten()
         gap = (x - y).abs()
     elif relation.sign == "~":
-        means = torch.stack([part.value(relation.right, {}).over(axes).double() for part in parts])
+        estimate = estimate or relation.right
+        means = torch.stack([part.value(estimate, {}).over(axes).double() for part in parts])
         error = means.std(dim=0) / len(parts) ** 0.5
-        gap = (x - y).abs() - STANDARD_ERRORS * error.expand_as(x)
+        gap = (x - y).abs() - STANDARD_ERRORS * error.expand(shape)[inside]
     else:
         gap = {"=": (x - y).abs(), "<=": x - y, ">=": y - x}[relation.sign]
-    place, most = gap.argmax(), float(gap.max())
-    why = None
+    most, why = float(gap.max()), None
     if most > allowed:
-        sides = f"{float(x.flatten()[place]):.6g} and {float(y.flatten()[place]):.6g}"
-        why = f"the sides are {sides}, at most {most:.3g} more than allowed"
+        first = int((gap > allowed).nonzero()[0])
+        sides = f"{float(x[first]):.6g} and {float(y[first]):.6g}"
+        place = _place(axes, shape, inside, gap > allowed)
+        why = f"the sides are {sides}{place}, and at most {most:.3g} more than allowed apart"
     return Comparison(why, most, x, y)
+
+
+def _place(axes: Sequence[str], shape: torch.Size, inside: Tensor, there: Tensor) -> str:
+    """The first of some numbers by its indices: `` at s = 3, a = 1``."""
+    number = inside.flatten().nonzero()[there.nonzero()[0]].squeeze()
+    place = zip(axes, torch.unravel_index(number, shape), strict=True) if shape else ()
+    named = ", ".join(f"{axis.replace(chr(92), '')} = {int(i)}" for axis, i in place)
+    return f" at {named}" if named else ""
+
+
+def _pieces(relation: Relation) -> str:
+    """Where the sides of a relation stand in its TeX."""
+    sides = [side.span for side in (relation.left, relation.right) if side.span]
+    places = " and ".join(f"at character {span.start}: {span.piece}" for span in sides)
+    return f', in "{sides[0].tex}": {places}' if sides else ""
+
+
+# ------------------------------------------------------------------ the source's own formula
+
+
+@cache
+def _ledger(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _of_the_source(
+    label: str,
+    folder: Path,
+    book: Sequence[Statement],
+    compare: Callable[[Relation], Comparison],
+) -> str:
+    """What running the source's own formula shows, in words; none where the ledger has none."""
+    ledger = _ledger(folder.resolve() / "ledger.toml")
+    rows = [row for row in ledger.get("statement", ()) if row["label"] == label]
+    if not rows or "source" not in rows[0] or "aside" in rows[0]:
+        return ""
+    (row,) = rows
+    tex = row["source"]
+    for ours in (row.get("reads", ()), ledger["reads"]):
+        for old, new in ours:
+            tex = tex.replace(old, new)
+    left = read_expression(row["left"]) if "left" in row else None
+    said = _run_source(tex, book, left, compare)
+    if "mended" in row:
+        for old, new in row["mended"]:
+            if old not in tex:
+                raise CheckFailed(f"({label}) the source's formula has no {old} to mend: {tex}")
+            tex = tex.replace(old, new)
+        said += f"; with {row['needs']}: {_run_source(tex, book, left, compare)}"
+    return said
+
+
+def _run_source(
+    tex: str,
+    book: Sequence[Statement],
+    left: Node | None,
+    compare: Callable[[Relation], Comparison],
+) -> str:
+    """By how much the sides of a formula differ, in words.
+
+    One that begins with its relation stands behind the left side of the book's, if no other is
+    given; one that is no relation is held against the right side of the book's.
+    """
+    relations = book[0].relations
+    try:
+        read = read_formula(tex)
+    except Unreadable as error:
+        if not error.why.startswith("no relation"):
+            raise
+        read, left = read_formula(f"= {tex}"), left or relations[-1].right
+    gaps = []
+    for relation in (relation for statement in read for relation in statement.relations):
+        if relation.left == Symbol(BEFORE):
+            relation = replace(relation, left=left or relations[0].left)
+        try:
+            found = compare(relation)
+        except Unreadable as error:
+            return f"no value: {error.why}"
+        gap = float((found.left - found.right).abs().max())
+        gaps.append(0.0 if found.why is None else gap)
+    worst = max(gaps, key=lambda gap: torch.inf if gap != gap else gap)
+    if worst != worst:
+        return "no number"
+    return misses(worst) if worst else "the same"
 
 
 def _is_bound_to_one(world: World, relation: Relation) -> bool:
@@ -181,7 +278,7 @@ def _is_bound_to_one(world: World, relation: Relation) -> bool:
     return first is second
 
 
-def _mean_over_draws(world: World, value: Value, where: Known | None) -> Tensor:
+def _mean_over_draws(world: World, value: Value, where: Known | None) -> Value:
     axis = r"\tau"
     law = world.value(Symbol("P", (Symbol(r"\theta"),), (), (Symbol(axis),)), {})
     mask = Value(torch.tensor(True)) if where is None else Value(where.value, where.along)
@@ -189,7 +286,7 @@ def _mean_over_draws(world: World, value: Value, where: Known | None) -> Tensor:
         lambda p, v, m: torch.where(m, p * v, torch.zeros((), dtype=p.dtype)), law, value, mask
     )
     axes = (*(a for a in kept.axes if a != axis), axis)
-    return kept.over(axes).sum(-1)
+    return Value(kept.over(axes).sum(-1), axes[:-1])
 
 
 class Revealing(NamedTuple):
@@ -255,6 +352,7 @@ def exact_world(
         "P(s_0)": Known(mdp.start[every.states[:, 0]], ALONG),
         r"P(s' \mid s, a)": mdp.transition.permute(2, 0, 1),
         "r(s, a, s')": mdp.reward,
+        "r(s, a)": (mdp.transition * mdp.reward).sum(-1),
         r"R(\tau)": rewards_to_go(every.rewards.T, gamma=gamma)[0],
     }
     columns = _columns(every, gamma)

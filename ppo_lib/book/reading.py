@@ -7,7 +7,7 @@ groups; ∇ is autograd's, forwards through whatever the symbols say depends on 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,10 @@ def union(*values: Value) -> tuple[str, ...]:
 
 def elementwise(f: Callable[..., Tensor], *values: Value) -> Value:
     """A function of tensors on values, their axes matched by name."""
-    axes = union(*values)
+    axes, sizes = union(*values), dict[str, int]()
+    for axis, size in (pair for value in values for pair in zip(value.axes, value.x.shape)):  # noqa: B905
+        if size != 1 and sizes.setdefault(axis, size) != size:
+            raise Unreadable(f"the index {axis} has {sizes[axis]} values and {size}")
     return Value(f(*(value.over(axes) for value in values)), axes)
 
 
@@ -143,8 +146,9 @@ class World:
     def _parts_fit(self, pattern: Node, use: Node, slots: list[Node]) -> bool:
         if type(pattern) is not type(use):
             return False
-        names = ("base", "sup", "sub", "args") if isinstance(pattern, Symbol) else None
-        for name in names or pattern.__dataclass_fields__:
+        symbol = isinstance(pattern, Symbol)
+        said = (each.name for each in fields(pattern) if each.compare)
+        for name in ("base", "sup", "sub", "args") if symbol else said:
             x, y = getattr(pattern, name), getattr(use, name)
             if not isinstance(x, tuple):
                 x, y = (x,), (y,)
@@ -190,8 +194,24 @@ class World:
     # ------------------------------------------------------------------ everything else
 
     def value(self, node: Node, bound: Mapping[str, Value]) -> Value:
-        """The value of a part of a formula, under the indices that are bound."""
-        return getattr(self, "_" + type(node).__name__.lower())(node, bound)
+        """The value of a part of a formula, under the indices that are bound.
+
+        Raises:
+            Unreadable: if there is none, with the smallest part of the TeX that has none.
+        """
+        try:
+            return getattr(self, "_" + type(node).__name__.lower())(node, bound)
+        except (RuntimeError, IndexError, ValueError) as error:
+            if node.span is None or getattr(error, "span", None) is not None:
+                raise
+            why = error.why if isinstance(error, Unreadable) else str(error).partition("\n")[0]
+            raise Unreadable(why, node.span) from error
+
+    def size(self, index: str) -> int:
+        """How many values an index has that is summed over as a whole."""
+        if index not in self.sizes:
+            raise Unreadable(f"sizes does not say how many {index} there are")
+        return self.sizes[index]
 
     def _number(self, node: Number, _: Mapping[str, Value]) -> Value:
         number = float(node.text)
@@ -238,9 +258,7 @@ class World:
         while any(axis in value.axes for value in bound.values()):
             axis += "·"  # an index of the same name further out
         if node.low is None:
-            if node.index not in self.sizes:
-                raise Unreadable(f"sizes does not say how many {node.index} there are")
-            low, high = Value(torch.tensor(0)), Value(torch.tensor(self.sizes[node.index] - 1))
+            low, high = Value(torch.tensor(0)), Value(torch.tensor(self.size(node.index) - 1))
         else:
             if node.high is None:
                 raise Unreadable(f"the sum over {node.index} has no upper bound")
@@ -277,8 +295,7 @@ class World:
             weight_of = replace(law, args=(Symbol(index),))
         else:
             weight_of = replace(law, args=(Symbol(index), Symbol("s", (Symbol("t"),))), bar=True)
-        size = self.sizes[index]
-        here = {**bound, index: Value(torch.arange(size), (index,))}
+        here = {**bound, index: Value(torch.arange(self.size(index)), (index,))}
         weight, body = self.value(weight_of, here), self.value(node.body, here)
         if not node.given:
             return _reduce(elementwise(_times, weight, body), index)
@@ -295,7 +312,7 @@ class World:
     def _divergence(self, node: Divergence, bound: Mapping[str, Value]) -> Value:
         whole = next((i for i in (r"\tau", "y") if i in self.sizes), "a")
         index = "a" if node.first.args else whole
-        here = {**bound, index: Value(torch.arange(self.sizes[index]), (index,))}
+        here = {**bound, index: Value(torch.arange(self.size(index)), (index,))}
 
         def at(law: Node) -> Value:
             args = tuple(Symbol(index) if x == Symbol(r"\cdot") else x for x in law.args)
@@ -435,6 +452,8 @@ def show(node: Node | None) -> str:
         return node.base.replace("\\", "") + scripts + args
     if isinstance(node, Number):
         return node.text
+    if isinstance(node, Dots):
+        return "the terms left out"
     if isinstance(node, Relation):
         return f"{show(node.left)} {node.sign} {show(node.right)}"
     if isinstance(node, Sum):

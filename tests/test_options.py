@@ -35,7 +35,7 @@ def test_every_field_that_bears_on_learning_is_changed() -> None:
     assert changed == {field.name for field in fields(PPOConfig)} - where - sizes
     for name, changes in options.OPTIONS.items():
         assert (replace(options.BASE, **changes) == options.BASE) == (name == "base")
-        shown = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+        shown = ", ".join(f"{key}={value!r}".removesuffix(".0") for key, value in changes.items())
         assert name == (shown or "base")
 
 

@@ -1,0 +1,35 @@
+"""The built pages in a real browser: `make test-browser`, after `make book`."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, headless: $CHROMIUM, or the one that is installed."""
+    named = os.environ.get("CHROMIUM", "chromium")
+    found = shutil.which(named)
+    if not found:
+        pytest.exit(f"no {named}: install Chromium, or name it with CHROMIUM=PATH", returncode=1)
+    if not (HTML / "index.html").is_file():
+        pytest.exit(f"no pages in {HTML}: run `make book` first", returncode=1)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab of its own, as wide as a laptop."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    yield context.new_page()
+    context.close()

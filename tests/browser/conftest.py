@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
+HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Pictures are for people to look at, and only made when asked for."""
+    parser.addoption("--screenshots", metavar="DIR", help="store pictures of all pages here")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,54 @@
+// What a page does once it is there: verdicts with the numbers of their equations, and boxes that
+// scroll from the keyboard too.
+"use strict";
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector(".bd-sidebar-primary")?.setAttribute("role", "region");
+  document.querySelector(".bd-sidebar-primary")?.setAttribute("aria-label", "The book");
+
+  // A verdict names its equation by label: give it the number that the page shows.  The link
+  // stands beside what opens, since a link inside a button cannot be reached by everybody.
+  for (const verdict of document.querySelectorAll("details.verdict")) {
+    const link = verdict.querySelector("summary a");
+    if (!link) continue;
+    const equation = document.querySelector(link.getAttribute("href"));
+    const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
+    link.replaceWith(link.textContent);
+    verdict.querySelector("summary").normalize();
+    if (!number) continue;
+    link.textContent = number;
+    link.className = "verdict-number";
+    const line = document.createElement("div");
+    line.className = "verdict-line";
+    verdict.replaceWith(line);
+    line.append(link, verdict);
+  }
+
+  // Wide drawings keep their size on a phone, and scroll.
+  for (const image of document.querySelectorAll("figure img")) {
+    const mark = () => image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);
+    if (image.complete) mark();
+    else image.addEventListener("load", mark);
+  }
+
+  const BOXES = "div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, figure";
+  const reach = () => {
+    for (const box of document.querySelectorAll(BOXES)) {
+      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("scrolls", scrolls);
+      box.tabIndex = scrolls ? 0 : -1;
+      if (!scrolls) box.removeAttribute("tabindex");
+    }
+  };
+  let waiting = 0;
+  const soon = () => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(reach);
+  };
+  addEventListener("load", () => {
+    soon();
+    window.MathJax?.startup?.promise?.then(soon);
+  });
+  addEventListener("resize", soon);
+  document.addEventListener("toggle", soon, true);
+  document.addEventListener("click", soon);
+});

@@ -5,6 +5,14 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelector(".bd-sidebar-primary")?.setAttribute("role", "region");
   document.querySelector(".bd-sidebar-primary")?.setAttribute("aria-label", "The book");
 
+  // These roles of Sphinx are deprecated, and not allowed where they stand.
+  for (const node of document.querySelectorAll(".citation-list, .citation, .footnote-list, .footnote")) node.removeAttribute("role");
+
+  // The empty corner of a table heads nothing.
+  for (const head of document.querySelectorAll("article th")) {
+    if (!head.textContent.trim()) head.replaceWith(document.createElement("td"));
+  }
+
   // A verdict names its equation by label: give it the number that the page shows.  The link
   // stands beside what opens, since a link inside a button cannot be reached by everybody.
   for (const verdict of document.querySelectorAll("details.verdict")) {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+CHROMIUM = os.environ.get("CHROMIUM", "chromium")
 HTML = Path(__file__).resolve().parents[2] / "_build" / "html"
 
 
@@ -16,17 +17,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", metavar="DIR", help="store pictures of all pages here")
 
 
+def pytest_configure() -> None:
+    """Say in plain words what is missing, before anything runs."""
+    if not shutil.which(CHROMIUM):
+        message = f"no {CHROMIUM}: install Chromium, or name it with CHROMIUM=PATH"
+        raise pytest.UsageError(message)
+    if not (HTML / "index.html").is_file():
+        raise pytest.UsageError(f"no pages in {HTML}: run `make book` first")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium, headless: $CHROMIUM, or the one that is installed."""
-    named = os.environ.get("CHROMIUM", "chromium")
-    found = shutil.which(named)
-    if not found:
-        pytest.exit(f"no {named}: install Chromium, or name it with CHROMIUM=PATH", returncode=1)
-    if not (HTML / "index.html").is_file():
-        pytest.exit(f"no pages in {HTML}: run `make book` first", returncode=1)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which(CHROMIUM), args=["--no-sandbox"]
+        )
         yield chromium
         chromium.close()
 

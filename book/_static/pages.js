@@ -31,6 +31,28 @@ document.addEventListener("DOMContentLoaded", () => {
     line.append(link, verdict);
   }
 
+  // A number shows its equation, where that stands on the same page.
+  const card = document.createElement("div");
+  card.className = "equation-card";
+  card.setAttribute("role", "tooltip");
+  card.hidden = true;
+  document.body.append(card);
+  const hide = () => (card.hidden = true);
+  addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  for (const link of document.querySelectorAll('article a[href^="#equation-"]')) {
+    const show = () => {
+      const formula = document.querySelector(link.getAttribute("href"))?.querySelector("mjx-container");
+      if (!formula) return;
+      card.replaceChildren(formula.cloneNode(true));
+      card.hidden = false;
+      const place = link.getBoundingClientRect();
+      card.style.left = `${Math.max(16, Math.min(place.left, innerWidth - card.offsetWidth - 16)) + scrollX}px`;
+      card.style.top = `${place.bottom + scrollY + 4}px`;
+    };
+    for (const kind of ["mouseenter", "focus"]) link.addEventListener(kind, show);
+    for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
+  }
+
   // Wide drawings keep their size on a phone, and scroll.
   for (const image of document.querySelectorAll("figure img")) {
     const mark = () => image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);

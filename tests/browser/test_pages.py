@@ -135,6 +135,18 @@ def test_links_lead_somewhere() -> None:
     assert not dead
 
 
+def test_a_number_shows_its_equation(page: Page) -> None:
+    visit(page, "book/05-gae.html")
+    link = page.locator('article p a[href="#equation-eq-d18"]').first
+    card = page.locator(".equation-card")
+    assert card.is_hidden()
+    link.focus()
+    formula = page.locator("#equation-eq-d18 mjx-container")
+    assert card.locator("mjx-container").inner_html() == formula.inner_html()
+    page.keyboard.press("Escape")
+    assert card.is_hidden()
+
+
 @pytest.mark.parametrize("query", SEARCHES)
 def test_search_finds_the_right_page_first(page: Page, query: str) -> None:
     listener = Listener(page)
@@ -158,9 +170,14 @@ def test_focus_can_be_seen(browser: Browser, scheme: str, name: str) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")
         mark = page.evaluate("""() => {
-          const node = document.activeElement, style = getComputedStyle(node);
-          const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
-          return [node.outerHTML.slice(0, 120), ring || style.boxShadow !== "none"];
+          // A card has the ring of the link that covers it.
+          const node = document.activeElement, card = node.closest(".sd-card");
+          const ring = [node, card].filter(Boolean).some((place) => {
+            const style = getComputedStyle(place);
+            const outline = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+            return outline || style.boxShadow !== "none" && place === node;
+          });
+          return [node.outerHTML.slice(0, 120), ring];
         }""")
         seen.add(tuple(mark))
     context.close()

@@ -31,19 +31,31 @@ document.addEventListener("DOMContentLoaded", () => {
     line.append(link, verdict);
   }
 
-  // A number shows its equation, where that stands on the same page.
+  // A number shows its equation; a page carries those of other pages as TeX.
+  const elsewhere = JSON.parse(document.getElementById("equations")?.textContent ?? "{}");
   const card = document.createElement("div");
   card.className = "equation-card";
   card.setAttribute("role", "tooltip");
   card.hidden = true;
   document.body.append(card);
-  const hide = () => (card.hidden = true);
+  let shown = null;
+  const hide = () => {
+    shown = null;
+    card.hidden = true;
+  };
   addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  for (const link of document.querySelectorAll('article a[href^="#equation-"]')) {
-    const show = () => {
-      const formula = document.querySelector(link.getAttribute("href"))?.querySelector("mjx-container");
-      if (!formula) return;
-      card.replaceChildren(formula.cloneNode(true));
+  for (const link of document.querySelectorAll('article a[href*="#equation-"]')) {
+    const [page, anchor] = link.getAttribute("href").split("#");
+    const show = async () => {
+      shown = link;
+      const tex = elsewhere[anchor.slice("equation-".length)];
+      const here = page === "" && document.getElementById(anchor)?.querySelector("mjx-container");
+      if (here) card.replaceChildren(here.cloneNode(true));
+      else if (page && tex && window.MathJax?.typesetPromise) {
+        card.textContent = `\\[${tex}\\]`;
+        await MathJax.typesetPromise([card]);
+      } else return;
+      if (shown !== link) return;
       card.hidden = false;
       const place = link.getBoundingClientRect();
       card.style.left = `${Math.max(16, Math.min(place.left, innerWidth - card.offsetWidth - 16)) + scrollX}px`;

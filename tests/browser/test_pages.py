@@ -147,6 +147,17 @@ def test_a_number_shows_its_equation(page: Page) -> None:
     assert card.is_hidden()
 
 
+def test_a_number_shows_an_equation_of_another_page(page: Page) -> None:
+    listener = Listener(page)
+    visit(page, "book/one-page.html")
+    page.locator('.way a[href$="#equation-eq-d23"]').hover()
+    card = page.locator(".equation-card")
+    card.locator("mjx-container").wait_for()
+    assert "\\[" not in card.inner_text()
+    assert card.locator("mjx-assistive-mml").inner_text()
+    assert not listener.faults
+
+
 @pytest.mark.parametrize("query", SEARCHES)
 def test_search_finds_the_right_page_first(page: Page, query: str) -> None:
     listener = Listener(page)

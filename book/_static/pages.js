@@ -72,7 +72,7 @@ document.addEventListener("DOMContentLoaded", () => {
     else image.addEventListener("load", mark);
   }
 
-  const BOXES = "div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, figure";
+  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, figure";
   const reach = () => {
     for (const box of document.querySelectorAll(BOXES)) {
       const scrolls = box.scrollWidth > box.clientWidth + 1;

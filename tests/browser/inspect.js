@@ -25,7 +25,7 @@
   }
   for (const root of document.querySelectorAll(".widget"))
     if (!root.values) faults.push("a figure that does not move: " + root.dataset.widget);
-  for (const box of document.querySelectorAll("div.math, div.highlight pre, div.pst-scrollable-table-container"))
+  for (const box of document.querySelectorAll("div.math, div.math mjx-container, div.highlight pre, div.pst-scrollable-table-container"))
     if (box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0)
       faults.push("scrolls, but not from the keyboard: " + short(box.textContent));
   return faults;

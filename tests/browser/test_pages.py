@@ -87,7 +87,7 @@ def test_page_is_whole(page: Page, name: str) -> None:
     for width in (390, 360):
         page.set_viewport_size({"width": width, "height": 844})
         page.evaluate(SETTLED)
-        faults += page.evaluate(OVERFLOW)
+        faults += page.evaluate(INSPECT) + page.evaluate(OVERFLOW)
     assert not faults + listener.faults
 
 

@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language control options bench ablation scale lint pages peers clean
+.PHONY: help book test lab execute ladder language control options bench ablation scale lint pages test-browser peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,7 +27,8 @@ help:
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make scale     measure what more environments change, and a cold start (2 minutes)"
 	@echo "make lint      check the style of package, tests, tools and chapters"
-	@echo "make pages     open every built page in Chromium and look for faults (SHOTS=DIR for pictures)"
+	@echo "make pages     build the pages and test them in Chromium (SHOTS=DIR for pictures)"
+	@echo "make test-browser  only test the built pages in Chromium"
 	@echo "make peers     compute the advantages of other libraries again, for the tests"
 	@echo "make clean     remove the built pages and the environment"
 
@@ -96,8 +97,10 @@ $(PEERS)/.installed: bench/requirements.txt tests/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-pages: book $(PAGES_INSTALLED)
-	$(BIN)/python tools/browse.py $(HTML) --chromium $(CHROMIUM) $(if $(SHOTS),--screenshots $(SHOTS))
+test-browser: $(PAGES_INSTALLED)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest tests/browser -n 2 --quiet $(if $(SHOTS),--screenshots $(SHOTS))
+
+pages: book test-browser
 
 clean:
 	rm -rf $(VENV) $(PEERS) _build *.egg-info .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ still to be written, and so do the numbers of its equations and figures: (7.1), 
 """
 
 import re
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -36,7 +37,14 @@ def renumber(_app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
+def title_once(app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Leave the book's title out behind that of the first page, which is the same."""
+    if page == app.config.root_doc:
+        context["docstitle"] = ""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run after Sphinx has counted, which it does at priority 500."""
     app.connect("env-get-updated", renumber, priority=900)
+    app.connect("html-page-context", title_once)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,96 @@
+// What a page does once it is there: verdicts with the numbers of their equations, and boxes that
+// scroll from the keyboard too.
+"use strict";
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector(".bd-sidebar-primary")?.setAttribute("role", "region");
+  document.querySelector(".bd-sidebar-primary")?.setAttribute("aria-label", "The book");
+
+  // These roles of Sphinx are deprecated, and not allowed where they stand.
+  for (const node of document.querySelectorAll(".citation-list, .citation, .footnote-list, .footnote")) node.removeAttribute("role");
+
+  // The empty corner of a table heads nothing.
+  for (const head of document.querySelectorAll("article th")) {
+    if (!head.textContent.trim()) head.replaceWith(document.createElement("td"));
+  }
+
+  // A verdict names its equation by label: give it the number that the page shows.  The link
+  // stands beside what opens, since a link inside a button cannot be reached by everybody.
+  for (const verdict of document.querySelectorAll("details.verdict")) {
+    const link = verdict.querySelector("summary a");
+    if (!link) continue;
+    const equation = document.querySelector(link.getAttribute("href"));
+    const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
+    link.replaceWith(link.textContent);
+    verdict.querySelector("summary").normalize();
+    if (!number) continue;
+    link.textContent = number;
+    link.className = "verdict-number";
+    const line = document.createElement("div");
+    line.className = "verdict-line";
+    verdict.replaceWith(line);
+    line.append(link, verdict);
+  }
+
+  // A number shows its equation; a page carries those of other pages as TeX.
+  const elsewhere = JSON.parse(document.getElementById("equations")?.textContent ?? "{}");
+  const card = document.createElement("div");
+  card.className = "equation-card";
+  card.setAttribute("role", "tooltip");
+  card.hidden = true;
+  document.body.append(card);
+  let shown = null;
+  const hide = () => {
+    shown = null;
+    card.hidden = true;
+  };
+  addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  for (const link of document.querySelectorAll('article a[href*="#equation-"]')) {
+    const [page, anchor] = link.getAttribute("href").split("#");
+    const show = async () => {
+      shown = link;
+      const tex = elsewhere[anchor.slice("equation-".length)];
+      const here = page === "" && document.getElementById(anchor)?.querySelector("mjx-container");
+      if (here) card.replaceChildren(here.cloneNode(true));
+      else if (page && tex && window.MathJax?.typesetPromise) {
+        card.textContent = `\\[${tex}\\]`;
+        await MathJax.typesetPromise([card]);
+      } else return;
+      if (shown !== link) return;
+      card.hidden = false;
+      const place = link.getBoundingClientRect();
+      card.style.left = `${Math.max(16, Math.min(place.left, innerWidth - card.offsetWidth - 16)) + scrollX}px`;
+      card.style.top = `${place.bottom + scrollY + 4}px`;
+    };
+    for (const kind of ["mouseenter", "focus"]) link.addEventListener(kind, show);
+    for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
+  }
+
+  // Wide drawings keep their size on a phone, and scroll.
+  for (const image of document.querySelectorAll("figure img")) {
+    const mark = () => image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);
+    if (image.complete) mark();
+    else image.addEventListener("load", mark);
+  }
+
+  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, figure";
+  const reach = () => {
+    for (const box of document.querySelectorAll(BOXES)) {
+      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("scrolls", scrolls);
+      box.tabIndex = scrolls ? 0 : -1;
+      if (!scrolls) box.removeAttribute("tabindex");
+    }
+  };
+  let waiting = 0;
+  const soon = () => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(reach);
+  };
+  addEventListener("load", () => {
+    soon();
+    window.MathJax?.startup?.promise?.then(soon);
+  });
+  addEventListener("resize", soon);
+  document.addEventListener("toggle", soon, true);
+  document.addEventListener("click", soon);
+});

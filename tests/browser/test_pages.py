@@ -1,0 +1,217 @@
+"""Every built page, opened as a file in Chromium: nothing is missing, and everybody can read it."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+HERE = Path(__file__).parent
+HTML = HERE.parents[1] / "_build" / "html"
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+INSPECT, OVERFLOW, THIN = (
+    (HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("inspect", "overflow", "thin")
+)
+SETTLED = """async () => {
+  if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
+  await document.fonts.ready;
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+}"""
+#: What a reader types, and the page and section that should come first.
+SEARCHES = {
+    "GAE": "book/05-gae.html#generalised-advantage-estimation",
+    "clip": "book/07-clipping-and-the-trainer.html#second-restraint-clipping",
+    "importance sampling": "book/06-importance-sampling.html#importance-sampling",
+    "entropy": "book/08-every-option.html",
+    "install": "book/index.html#get-it-running",
+}
+
+
+def pages() -> list[str]:
+    """The built pages, without the one that only leads to the first."""
+    found = sorted(HTML.rglob("*.html"))
+    files = [file for file in found if "_static" not in file.relative_to(HTML).parts]
+    text = {file: file.read_text(encoding="utf-8") for file in files}
+    return [
+        file.relative_to(HTML).as_posix()
+        for file in files
+        if 'http-equiv="Refresh"' not in text[file]
+    ]
+
+
+class Listener:
+    """What goes wrong in a tab while nobody looks."""
+
+    def __init__(self, page: Page) -> None:
+        self.faults: list[str] = []
+        page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
+        page.on("console", self.said)
+        page.on("request", self.asked)
+        page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
+
+    def said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "assert"):
+            self.faults.append(f"console: {message.text[:200]}")
+
+    def asked(self, request: Request) -> None:
+        if urlsplit(request.url).scheme not in ("file", "data", "blob", "about"):
+            self.faults.append(f"outside request: {request.url}")
+
+
+def visit(page: Page, name: str) -> None:
+    page.goto((HTML / name).as_uri())
+    page.evaluate(SETTLED)
+
+
+def theme(page: Page, name: str) -> None:
+    page.evaluate("(name) => { document.documentElement.dataset.theme = name; }", name)
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds, a line for each kind, with the first place."""
+    page.evaluate(AXE)
+    found = page.evaluate("async () => (await axe.run()).violations")
+    return [
+        f"{kind['id']} at {len(kind['nodes'])} places, as {kind['nodes'][0]['html'][:160]}"
+        for kind in found
+    ]
+
+
+@pytest.mark.parametrize("name", pages())
+def test_page_is_whole(page: Page, name: str) -> None:
+    listener = Listener(page)
+    visit(page, name)
+    faults = page.evaluate(INSPECT)
+    for width in (390, 360):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.evaluate(SETTLED)
+        faults += page.evaluate(INSPECT) + page.evaluate(OVERFLOW)
+    assert not faults + listener.faults
+
+
+@pytest.mark.parametrize("name", pages())
+def test_page_can_be_read_by_everybody(page: Page, name: str) -> None:
+    visit(page, name)
+    page.evaluate(THIN)
+    theme(page, "light")
+    found = violations(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    theme(page, "dark")
+    assert not found + violations(page)
+
+
+class Reader(HTMLParser):
+    """The anchors and the links of a page."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.ids, self.links = set(), []
+        self.feed((HTML / name).read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids.add(given.get("id"))
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+
+
+def test_links_lead_somewhere() -> None:
+    read = {name: Reader(name) for name in pages()}
+    dead = []
+    for name, reader in read.items():
+        for link in reader.links:
+            if urlsplit(link).scheme:
+                continue
+            file, anchor = urldefrag(link)
+            path = (HTML / name).parent / unquote(file) if file else HTML / name
+            target = path.resolve()
+            known = target.is_relative_to(HTML) and read.get(target.relative_to(HTML).as_posix())
+            if not target.is_file():
+                dead.append(f"{name}: {link}")
+            elif known and anchor and unquote(anchor) not in known.ids:
+                dead.append(f"{name}: {link}, no such anchor")
+    assert not dead
+
+
+def test_a_number_shows_its_equation(page: Page) -> None:
+    visit(page, "book/05-gae.html")
+    link = page.locator('article p a[href="#equation-eq-d18"]').first
+    card = page.locator(".equation-card")
+    assert card.is_hidden()
+    link.focus()
+    formula = page.locator("#equation-eq-d18 mjx-container")
+    assert card.locator("mjx-container").inner_html() == formula.inner_html()
+    page.keyboard.press("Escape")
+    assert card.is_hidden()
+
+
+def test_a_number_shows_an_equation_of_another_page(page: Page) -> None:
+    listener = Listener(page)
+    visit(page, "book/one-page.html")
+    page.locator('.way a[href$="#equation-eq-d23"]').hover()
+    card = page.locator(".equation-card")
+    card.locator("mjx-container").wait_for()
+    assert "\\[" not in card.inner_text()
+    assert card.locator("mjx-assistive-mml").inner_text()
+    assert not listener.faults
+
+
+@pytest.mark.parametrize("query", SEARCHES)
+def test_search_finds_the_right_page_first(page: Page, query: str) -> None:
+    listener = Listener(page)
+    page.goto((HTML / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
+    links = page.locator("#search-results li a")
+    links.first.wait_for()
+    first = urlsplit(links.first.evaluate("(a) => a.href"))
+    place = Path(unquote(first.path)).relative_to(HTML).as_posix()
+    assert f"{place}#{first.fragment}".startswith(SEARCHES[query])
+    assert not listener.faults
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["book/index.html", "book/05-gae.html"])
+def test_focus_can_be_seen(browser: Browser, scheme: str, name: str) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    visit(page, name)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        mark = page.evaluate("""() => {
+          // A card has the ring of the link that covers it.
+          const node = document.activeElement, card = node.closest(".sd-card");
+          const ring = [node, card].filter(Boolean).some((place) => {
+            const style = getComputedStyle(place);
+            const outline = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+            return outline || style.boxShadow !== "none" && place === node;
+          });
+          return [node.outerHTML.slice(0, 120), ring];
+        }""")
+        seen.add(tuple(mark))
+    context.close()
+    assert len(seen) > 15
+    assert not [html for html, visible in seen if not visible]
+
+
+def test_pictures_are_stored_when_asked_for(
+    browser: Browser, request: pytest.FixtureRequest
+) -> None:
+    folder = request.config.getoption("--screenshots")
+    if not folder:
+        pytest.skip("no --screenshots DIR")
+    for scheme in ("light", "dark"):
+        for width in (1440, 390):
+            options = {"viewport": {"width": width, "height": 1800}, "color_scheme": scheme}
+            context = browser.new_context(**options)
+            page = context.new_page()
+            for name in pages():
+                visit(page, name)
+                stem = name.removesuffix(".html").replace("/", "-")
+                height = page.evaluate("document.scrollingElement.scrollHeight")
+                for i, top in enumerate(range(0, height, 1800)):
+                    page.evaluate("(y) => scrollTo({ top: y, behavior: 'instant' })", top)
+                    page.screenshot(path=Path(folder) / f"{stem}-{width}-{scheme}-{i:02d}.png")
+            context.close()

@@ -77,13 +77,13 @@ class Evaluate:
     """A file for a film of one more episode: .gif, .webp or .png."""
 
 
-def train(env_id: str | None, options: Train, *, taken: bool = True) -> int:
+def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
     """Train, with a checkpoint from the start on, now and then, and whatever ends it.
 
     Args:
         env_id: the environment; None for that of the checkpoint to go on from.
         options: what the words of the command say.
-        taken: whether the checkpoint's name was given; another one is found for a default one
+        named: whether the checkpoint's name was given; another one is found for a default one
             that is taken.
 
     Returns:
@@ -92,14 +92,16 @@ def train(env_id: str | None, options: Train, *, taken: bool = True) -> int:
     """
     path = options.checkpoint
     new = path != options.resume
-    if new and taken:
+    if new and named:
         refuse_existing(path)
     with _make_trainer(env_id, options) as trainer, Interruption() as interruption:
         first = trainer.rank == 0
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
             how = f"in new episodes: {trainer.anew}" if trainer.anew else "to the bit"
-            say(f"{options.resume}: {trainer.env_steps:,} of {total:,} steps; it goes on {how}")
+            left = trainer.env_steps < total
+            then = f"it goes on {how}" if left else "--total-steps asks for more"
+            say(f"{options.resume}: {trainer.env_steps:,} of {total:,} steps; {then}")
         elif first and trainer.env_name["id"] not in SETTINGS:
             say(f"{trainer.env_name['id']}: general settings, since no better ones are known")
         if first and env_id not in (None, trainer.env_name["id"]):
@@ -107,7 +109,7 @@ def train(env_id: str | None, options: Train, *, taken: bool = True) -> int:
         callbacks: list[Callable[[PPO], Any]] = []
         if first:
             board = [] if options.tensorboard is None else [TensorBoard(options.tensorboard)]
-            best, keeper = _keep(trainer, options, new=new, taken=taken)
+            best, keeper = _keep(trainer, options, new=new, named=named)
             callbacks += [*([] if best is None else [best]), *board, keeper, log()]
         whole = True
         try:
@@ -144,7 +146,7 @@ def _make_trainer(env_id: str | None, options: Train) -> PPO:
 
 
 def _keep(
-    trainer: PPO, options: Train, *, new: bool, taken: bool
+    trainer: PPO, options: Train, *, new: bool, named: bool
 ) -> tuple[KeepBest | None, Keeper]:
     """What keeps the best agent, if that is asked for, and what keeps the last one."""
     path, resume, every = options.checkpoint, options.resume, options.eval_every
@@ -160,7 +162,7 @@ def _keep(
             keeper = Keeper(trainer, numbered, kept, new=new)
             break
         except FileExistsError:
-            if taken:
+            if named:
                 refuse_existing(path)
                 raise
     if best is not None:
@@ -221,7 +223,7 @@ def run(words: list[str]) -> int:
     if resume is not None:
         default = _train_as(resume)
     else:
-        require(env_id is not None, f"the first word is {words[0]}, expected an environment")
+        require(env_id is not None, f"the first word is {words[:1]}, expected an environment")
         file = f"{latest_version(env_id).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.pt"
         default = Train(Path("checkpoints") / file, config=settings(env_id))
     options = tyro.cli(
@@ -230,7 +232,7 @@ def run(words: list[str]) -> int:
         prog=f"python -m ppo_lib {env_id or ''}".rstrip(),
         default=default,
     )
-    return train(env_id, options, taken=options.checkpoint != default.checkpoint)
+    return train(env_id, options, named=options.checkpoint != default.checkpoint)
 
 
 def _train_as(resume: Path) -> Train:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lib import PPO, best
+from ppo_lib import PPO, PPOConfig, best
 from ppo_lib.checkpoint import read_checkpoint
 from ppo_lib.shell import command, keep
 
@@ -115,6 +115,8 @@ def filled(disk):
 def main(folder):
     torch.set_num_threads(1)
     os.chdir(folder)
+    for env_id in ENVS.values():  # what is imported late is there before any process begins
+        PPO(env_id, PPOConfig(total_steps=512)).close()
     found = {
         "sync": killed("sync", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGINT SIGINT"], 0),
         "array": killed("array", ["SIGKILL", "SIGTERM"], 1),
@@ -130,7 +132,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
     env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     python = [sys.executable, "-W", "error::UserWarning", __file__, str(folder)]
-    done = subprocess.run(python, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(python, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return folder, json.loads((folder / "found.json").read_text())
 

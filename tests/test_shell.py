@@ -623,7 +623,7 @@ REFUSED = {
         "Error parsing --total-steps: .*1.5e0",
     ),
     "nothing to go on from": (["--resume", "b.pt"], "error: path is b.pt, where no file is"),
-    "a name to go on from": (["--resume"], "Missing value for argument '--resume"),
+    "a name to go on from": (["CartPole-v1", "--resume"], "Missing value for argument '--resume"),
     "another environment": (
         ["Pendulum-v1", "--resume", "a.pt"],
         "error: env is Pendulum-v1, expected CartPole-v1 as in a.pt",

@@ -1,7 +1,13 @@
 """Checkpoints: a trainer in a file that holds no code, to act with, evaluate, or train on."""
 
+import hashlib
+import io
 import json
+import os
+import secrets
+import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +17,47 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from ppo_lib.config import PPOConfig
+from ppo_lib.envs import latest_version
 from ppo_lib.networks import make_networks
 from ppo_lib.policies import Policy
+from ppo_lib.rollout import Collector, obs_tensor
 from ppo_lib.validate import require
 
-FORMAT = 3  #: 1 and 2 had networks and an optimizer of the library's own
+FORMAT = 4  #: 1 and 2 had networks and an optimizer of the library's own, 3 had no checksum
+_CHECKSUM = 64  # bytes, the digits of a SHA-256
+_PARTS = ("policy", "critic", "optimizer", "reward_normalizer")
+_COUNTS = ("returns", "lengths", "resetting")
 
 
 def write_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write a trainer's state; the file is complete or not there.
 
-    It is written beside ``path`` and then renamed, so that an interruption leaves an older
-    checkpoint as it was.
+    It is written beside ``path``, under a name that no other process has, and then renamed, so
+    that an interruption leaves an older checkpoint as it was.  It is a file of ``torch.save``, a
+    zip archive, whose comment is the SHA-256 of all before it.
 
     Args:
         path: the file; folders on the way to it are made.
         state: tensors, numbers, strings, lists and dictionaries.
+
+    Raises:
+        OSError: if it can't be written there; no part of it is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    torch.save({"format": FORMAT} | _plain(state), partial)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT} | plain(state), buffer)
+    # The archive ends in the length of its comment, which is empty.
+    content = buffer.getvalue()[:-2] + _CHECKSUM.to_bytes(2, "little")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as file:
+            file.write(content + _checksum(content))
+            file.flush()
+            os.fsync(file.fileno())  # or the new name could outlive a power cut, and not the rest
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -40,18 +65,108 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, or one of another format.
+        ValueError: if the file is no checkpoint, is damaged, or is one of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path is {path}, where no file is; expected a checkpoint")
+    data = path.read_bytes()
+    require(len(data) > 0, f"path is {path}, which is empty, expected a file of PPO.save")
+    require(
+        _checksum(data[:-_CHECKSUM]) == data[-_CHECKSUM:],
+        f"path is {path}, whose checksum is wrong or missing, expected an undamaged file of "
+        f"PPO.save; formats before {FORMAT} had none",
+    )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        known = state["format"] == FORMAT
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        number = state["format"]
     except Exception as error:
         raise ValueError(f"path is {path}, expected a file of PPO.save") from error
-    require(known, f"{path} has format {state['format']}, expected {FORMAT}")
+    require(number == FORMAT, f"{path} has format {number}, expected {FORMAT}")
     return state
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+# ------------------------------------------------------------------ a trainer's state
+
+
+def state_of(trainer: Any) -> dict[str, Any]:
+    """What `PPO.state_dict` gives."""
+    state: dict[str, Any] = {
+        "env": trainer.env_name,
+        "spaces": trainer.spaces,
+        "config": asdict(trainer.config),
+        "generator": trainer.generator.get_state(),
+        "kl_coef": trainer.kl_coef,
+        "env_steps": trainer.env_steps,
+        "rows": [dict(row) for row in trainer.history.rows],
+        "episodes": list(trainer.history.episodes),
+        "running": trainer.running(),
+        "sums": None if trainer.reward_normalizer is None else trainer.reward_normalizer.sums,
+    }
+    for name in _PARTS:
+        part = getattr(trainer, name)
+        state[name] = None if part is None else part.state_dict()
+    return state
+
+
+def running_episodes(collector: Collector) -> dict[str, Any]:
+    """The episodes that go on in a collector's environments; or, as "refusal", why not."""
+    log = collector.log.state_dict()
+    if log is None:
+        return {"refusal": collector.log.refusal}
+    counts = {name: torch.tensor(getattr(collector, name)) for name in _COUNTS}
+    return {"log": log, "obs": collector.obs} | counts
+
+
+def restore(trainer: Any, state: dict[str, Any]) -> str:
+    """Give a trainer what `state_of` has told of one.
+
+    Returns:
+        Why the episodes that were running begin anew; nothing where they go on.
+    """
+    for name in _PARTS:
+        if state[name] is not None:
+            getattr(trainer, name).load_state_dict(state[name])
+    trainer.generator.set_state(state["generator"])
+    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
+    trainer.history.rows = [dict(row) for row in state["rows"]]
+    trainer.history.episodes = list(state["episodes"])
+    running = state["running"]
+    if len(running) == trainer.num_ranks:
+        anew = _go_on(trainer.collector, running[trainer.rank])
+    else:
+        anew = f"they were of {len(running)} processes, and here are {trainer.num_ranks}"
+    # Every rank must do the same.
+    if trainer.mean(torch.tensor([float(anew != "")])) > 0:
+        anew = anew or "those of another process do"
+        trainer.start_episodes()
+    elif trainer.reward_normalizer is not None:
+        trainer.reward_normalizer.sums = state["sums"].clone()
+    return anew
+
+
+def _go_on(collector: Collector, running: dict[str, Any]) -> str:
+    """Play the running episodes to where they were; why not, if that can't be."""
+    if "refusal" in running or collector.log.refusal:
+        return running.get("refusal") or collector.log.refusal
+    if len(running["obs"]) != collector.envs.num_envs:
+        return f"they were of {len(running['obs'])} environments"
+    if not collector.log.fits(running["log"]):
+        return "the environments are stepped in another way"
+    played = collector.log.play(running["log"])
+    same = played is not None and torch.equal(obs_tensor(played[0]), running["obs"])
+    if not same or (played[1] and played[1] != running["returns"].tolist()):
+        anew = "given the same random numbers and actions again, the environment plays otherwise"
+        warnings.warn(f"running episodes begin anew: {anew}", stacklevel=6)
+        return anew
+    collector.obs = running["obs"]
+    for name in _COUNTS:
+        setattr(collector, name, running[name].numpy().copy())
+    return ""
 
 
 def load_policy(path: str | Path, policy: Policy | None = None) -> Policy:
@@ -85,7 +200,8 @@ def load_trainer(
     state = read_checkpoint(path)
     config = _changed_config(state, changes, path)
     more: dict[str, Any] = {"policy": policy, "critic": critic}
-    if env is None or (state["env"] is not None and env == state["env"]["id"]):
+    named = None if state["env"] is None else state["env"]["id"]
+    if env is None or (isinstance(env, str) and latest_version(env) == named):
         env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
         more |= {"env_kwargs": env_kwargs, "wrappers": wrappers}
     trainer = cls(env, config, **more)
@@ -178,7 +294,7 @@ def name_env(
             "normalize_obs or normalize_rewards of PPOConfig",
         )
         named.append([name, arguments])
-    return {"id": env, "kwargs": kwargs, "wrappers": named}
+    return {"id": latest_version(env), "kwargs": kwargs, "wrappers": named}
 
 
 def env_of(
@@ -223,10 +339,12 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
-    """The same with Python's own floats; numpy's are floats too, and are not read back."""
+def plain(value: Any) -> Any:
+    """A copy that nothing changes, with Python's own floats: numpy's are not read back."""
     if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
+        return {key: plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_plain(x) for x in value)
+        return type(value)(plain(x) for x in value)
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
     return float(value) if isinstance(value, float) else value

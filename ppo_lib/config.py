@@ -1,12 +1,13 @@
 """Every number that training depends on, and those that suit an environment."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 
+from ppo_lib.envs import latest_version
 from ppo_lib.validate import require
 
 
@@ -69,7 +70,8 @@ class PPOConfig:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers, of actor and critic alike; each at least 1."""
     seed: int = 0
-    """Of the initial weights, the actions, the minibatches and the environments; at least 0."""
+    """Of the initial weights, the actions, the minibatches and the environments; from 0
+    to 2^63 - 1."""
     device: str = "cpu"
     """Where the networks are: "cpu", or "cuda" for a GPU; environments always run on the CPU."""
     num_threads: int = 1
@@ -147,7 +149,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ent_coef": _WEIGHT,
     "max_grad_norm": _POSITIVE,
     "hidden_sizes": (_is_sizes, "a tuple of integers of at least 1"),
-    "seed": (lambda x: _is_int(x) and x >= 0, "an integer of at least 0"),
+    "seed": (lambda x: _is_int(x) and 0 <= x < 2**63, "an integer from 0 to 2^63 - 1"),
     "device": (
         lambda x: x == "cpu" or (x == "cuda" and torch.cuda.is_available()),
         "'cpu', or 'cuda' where torch finds a GPU",
@@ -186,6 +188,19 @@ SETTINGS = {
         gamma=0.9,
         normalize_rewards=True,
     ),
+    "LunarLander-v3": PPOConfig(
+        total_steps=500_000,
+        num_envs=16,
+        num_steps=256,
+        num_epochs=10,
+        minibatch_size=512,
+        learning_rate=1e-3,
+        gamma=0.999,
+        gae_lambda=0.98,
+        ent_coef=0.01,
+        normalize_obs=True,
+        normalize_rewards=True,
+    ),
     "HalfCheetah-v5": _ROBOT,
     "Hopper-v5": _ROBOT,
 }
@@ -193,4 +208,18 @@ SETTINGS = {
 
 def settings(env_id: str) -> PPOConfig:
     """What suits an environment; the defaults of `PPOConfig` where nothing better is known."""
-    return SETTINGS.get(env_id, PPOConfig())
+    return SETTINGS.get(latest_version(env_id), PPOConfig())
+
+
+def config_for(env: object, config: PPOConfig | None, wrappers: Sequence[Any]) -> PPOConfig:
+    """The configuration that was given, or what suits the environment in its wrappers."""
+    if config is None:
+        config = settings(env) if isinstance(env, str) else PPOConfig()
+        # Nothing can be put round an environment over arrays.
+        return replace(config, vectorization="sync") if wrappers else config
+    require(
+        isinstance(config, PPOConfig),
+        f"config is {config!r}, expected a PPOConfig: PPOConfig(**config) makes one of a "
+        "dictionary",
+    )
+    return config

@@ -4,12 +4,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from ppo_lib.validate import require
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 Wrapper = Callable[..., gym.Env[Any, Any]]
+
+
+def latest_version(env_id: str) -> str:
+    """An id with its version: the highest that is registered, where it names none."""
+    if env_id in gym.registry or ":" in env_id:
+        return env_id
+    try:
+        namespace, name, version = parse_env_id(env_id)
+    except gym.error.Error:  # gymnasium says more of it once it is to be made
+        return env_id
+    highest = find_highest_version(namespace, name) if version is None else None
+    return env_id if highest is None else get_env_id(namespace, name, highest)
 
 
 def make_envs(
@@ -41,6 +54,13 @@ def make_envs(
     """
     require(num_envs >= 1, f"num_envs is {num_envs}, expected at least 1")
     kwargs = env_kwargs or {}
+    if isinstance(env, str):
+        env = latest_version(env)
+    require(
+        isinstance(env, str | VectorEnv) or callable(env),
+        f"env is {env!r}, expected an id, a callable that makes a new environment each time, or a "
+        "vector environment; of an EnvSpec, env=spec.make",
+    )
     if isinstance(env, VectorEnv):
         require(
             env.num_envs == num_envs,

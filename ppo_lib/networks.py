@@ -1,5 +1,6 @@
 """Networks that fit an environment's spaces: multilayer perceptrons for actor and critic."""
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,18 @@ from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import Policy
 from ppo_lib.validate import require
+
+
+class OneHot(nn.Module):
+    """States by number, ``[...]`` int64, as rows ``[..., size]`` float32 of one 1 and else 0."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """The row of each state."""
+        return nn.functional.one_hot(obs, self.size).float()
 
 
 class CategoricalPolicy(Policy):
@@ -140,24 +153,31 @@ def make_networks(
     """The actor and the critic that fit an environment's spaces.
 
     Args:
-        obs_space: a Box of one dimension.
+        obs_space: a Box of one dimension, or a Discrete from 0.
         action_space: Discrete from 0, or a Box of one dimension.
         hidden_sizes: widths of the hidden layers of both networks.
         generator: draws the initial weights, the actor's first.
-        normalize_obs: put one `ObsNormalizer` before the layers of both.
+        normalize_obs: put one `ObsNormalizer` before the layers of both; not for a Discrete.
 
     Returns:
         A `CategoricalPolicy` for Discrete actions or a `GaussianPolicy` for a Box, and a critic.
+        For states by number a `OneHot` is the first layer of both.
 
     Raises:
         ValueError: if a space is another one.
     """
+    numbered = isinstance(obs_space, gym.spaces.Discrete)
     require(
-        isinstance(obs_space, gym.spaces.Box) and len(obs_space.shape) == 1,
-        f"observation_space is {obs_space}, expected a Box of one dimension, which "
+        numbered or (isinstance(obs_space, gym.spaces.Box) and len(obs_space.shape) == 1),
+        f"observation_space is {obs_space}, expected a Discrete or a Box of one dimension, which "
         "gymnasium.wrappers.FlattenObservation makes, or networks of your own",
     )
-    obs_dim = obs_space.shape[0]
+    require(
+        not (numbered and normalize_obs),
+        f"normalize_obs is True, expected False for observation_space {obs_space}: "
+        "the number of a state has no mean",
+    )
+    obs_dim = int(obs_space.n) if numbered else obs_space.shape[0]
     policy: Policy
     if isinstance(action_space, gym.spaces.Discrete):
         policy = CategoricalPolicy(obs_dim, int(action_space.n), hidden_sizes, generator)
@@ -166,12 +186,33 @@ def make_networks(
             isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1,
             f"action_space is {action_space}, expected a Discrete or a Box of one dimension",
         )
+        _check_scale(action_space)
         policy = GaussianPolicy(obs_dim, action_space.shape[0], hidden_sizes, generator)
         policy.low.copy_(torch.as_tensor(action_space.low))
         policy.high.copy_(torch.as_tensor(action_space.high))
     critic = Critic(obs_dim, hidden_sizes, generator)
-    if normalize_obs:
-        normalizer = ObsNormalizer(obs_dim)
+    if numbered:
+        policy.obs_dtype = torch.int64
+    if numbered or normalize_obs:
+        first = OneHot(obs_dim) if numbered else ObsNormalizer(obs_dim)
         for network in (policy, critic):
-            network.net = nn.Sequential(normalizer, *network.net)
+            network.net = nn.Sequential(first, *network.net)
     return policy, critic
+
+
+def _check_scale(space: gym.spaces.Box) -> None:
+    """Warn of bounds that a policy which starts as a standard normal number hardly meets.
+
+    That is where fewer than 5% of the numbers that it draws are within them, or they are more
+    than 20 of its standard deviations apart.
+    """
+    low, high = (torch.as_tensor(x, dtype=torch.float64) for x in (space.low, space.high))
+    inside = torch.special.ndtr(high) - torch.special.ndtr(low)
+    wide = (high - low).isfinite() & (high - low > 20)
+    if bool(((inside < 0.05) | wide).any()):
+        warnings.warn(
+            f"action_space is {space}, but a policy starts at mean 0 and standard deviation 1, and "
+            "is clipped to the bounds, never scaled: it may not learn. "
+            "gymnasium.wrappers.RescaleAction(env, min_action=-1.0, max_action=1.0) scales",
+            stacklevel=2,
+        )

@@ -30,6 +30,8 @@ class ParallelPPO(PPO):
     def __init__(self, env: Any, config: PPOConfig | None = None, **more: Any) -> None:
         require(dist.is_initialized(), "torch.distributed is not initialised, expected it to be")
         self.rank, self.num_ranks = dist.get_rank(), dist.get_world_size()
+        # At the start nothing need be known of them: they begin by the seed.
+        self._running: list[Any] = [{"refusal": "they had not begun"}] * self.num_ranks
         super().__init__(env, config, **more)
         for network in (self.policy, self.critic):
             for tensor in network.state_dict().values():  # buffers, too
@@ -40,8 +42,19 @@ class ParallelPPO(PPO):
         own = super().collect()
         columns = [self.gather(x, dim=1) for x in own[:-2]]
         every: list[Any] = [None] * self.num_ranks
-        dist.all_gather_object(every, own[-2:])
-        return Rollout(*columns, *(torch.cat(lists) for lists in zip(*every, strict=True)))
+        dist.all_gather_object(every, (own[-2:], *super().running()))
+        ended, self._running = map(list, zip(*every, strict=True))
+        return Rollout(*columns, *(torch.cat(lists) for lists in zip(*ended, strict=True)))
+
+    def running(self) -> list[dict[str, Any]]:
+        """As of `PPO`; of other ranks, what they had at the end of the last rollout."""
+        return self._running
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As of `PPO`, called on every rank."""
+        super().load_state_dict(state)
+        unknown = {"refusal": self.anew}
+        self._running = [unknown] * self.num_ranks if self.anew else state["running"]
 
     def gradient(self, minibatch: Batch) -> Step:
         """The gradient of the whole minibatch, of which each rank has taken its part.

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,8 +11,16 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from ppo_lib.checkpoint import describe_spaces, load_trainer, name_env, write_checkpoint
-from ppo_lib.config import PPOConfig, settings
+from ppo_lib.checkpoint import (
+    describe_spaces,
+    load_trainer,
+    name_env,
+    restore,
+    running_episodes,
+    state_of,
+    write_checkpoint,
+)
+from ppo_lib.config import PPOConfig, config_for
 from ppo_lib.envs import MakeEnv, Wrapper, make_envs
 from ppo_lib.history import History, progress_bar
 from ppo_lib.networks import make_networks
@@ -87,6 +94,7 @@ class PPO:
     """
 
     rank, num_ranks = 0, 1  #: see `ParallelPPO`
+    anew = ""  #: why the episodes of a loaded trainer begin anew; empty where they go on
 
     def __init__(
         self,
@@ -98,11 +106,7 @@ class PPO:
         policy: Policy | None = None,
         critic: nn.Module | None = None,
     ) -> None:
-        if config is None:
-            config = settings(env) if isinstance(env, str) else PPOConfig()
-            if wrappers:  # which nothing can put round an environment over arrays
-                config = replace(config, vectorization="sync")
-        self.config = c = config
+        self.config = c = config_for(env, config, wrappers)
         self.env_name = name_env(env, env_kwargs, wrappers)
         require(
             c.num_envs % self.num_ranks == 0,
@@ -342,6 +346,16 @@ class PPO:
         modules = chain(self.policy.modules(), self.critic.modules())
         return list(dict.fromkeys(m for m in modules if isinstance(m, ObsNormalizer)))
 
+    def running(self) -> list[dict[str, Any]]:
+        """The running episodes of each rank, as `state_dict` keeps them."""
+        return [running_episodes(self.collector)]
+
+    def start_episodes(self) -> None:
+        """Begin new episodes in all environments, others wherever training goes on from."""
+        self.collector = self._make_collector()
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.sums.zero_()
+
     def _make_collector(self) -> Collector:
         return Collector(self.envs, seed=self._env_seed())
 
@@ -374,32 +388,11 @@ class PPO:
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learned and counted, in tensors, plain numbers, strings and lists."""
-        state: dict[str, Any] = {
-            "env": self.env_name,
-            "spaces": self.spaces,
-            "config": asdict(self.config),
-            "generator": self.generator.get_state(),
-            "kl_coef": self.kl_coef,
-            "env_steps": self.env_steps,
-            "rows": [dict(row) for row in self.history.rows],
-            "episodes": list(self.history.episodes),
-        }
-        for name in _PARTS:
-            part = getattr(self, name)
-            state[name] = None if part is None else part.state_dict()
-        return state
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` has given; the environments start new episodes."""
-        for name in _PARTS:
-            if state[name] is not None:
-                getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        self.kl_coef, self.env_steps = state["kl_coef"], state["env_steps"]
-        self.history.rows, self.history.episodes = list(state["rows"]), list(state["episodes"])
-        if self.reward_normalizer is not None:
-            self.reward_normalizer.sums.zero_()
-        self.collector = self._make_collector()
+        """Take up what `state_dict` has given, in the episodes that were running; see `anew`."""
+        self.anew = restore(self, state)
 
     def save(self, path: str | Path) -> None:
         """Write `state_dict` to a file, which is complete or not there; folders are made."""
@@ -417,8 +410,8 @@ class PPO:
     ) -> Self:
         """The trainer that `save` has written.
 
-        Training goes on from the same parameters, statistics and random numbers, but in new
-        episodes.
+        Training goes on as if it had never stopped, to the bit, in the episodes that were running;
+        where `anew` says why not, in new ones, which are always the same.
 
         Args:
             path: the file.
@@ -444,9 +437,6 @@ class PPO:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_PARTS = ("policy", "critic", "optimizer", "reward_normalizer")
 
 
 def _asks_to_stop(answer: Any) -> bool:

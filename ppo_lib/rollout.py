@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ppo_lib.policies import Policy, device_of, eval_mode
+from ppo_lib.replay import Log
 from ppo_lib.validate import require
 
 
@@ -42,6 +43,9 @@ class Collector:
 
     Attributes:
         obs: ``[N, …]``, what the policy sees next.
+        returns, lengths: ``[N]``, of the running episodes so far.
+        resetting: ``[N]`` bool, True where an environment will reset itself instead of a step.
+        log: what was done in the running episodes.
 
     Raises:
         ValueError: if the spaces are not supported, or an episode's last observation is hidden.
@@ -49,15 +53,16 @@ class Collector:
 
     def __init__(self, envs: VectorEnv, *, seed: int) -> None:
         check_envs(envs)
-        self.envs = envs
+        self.envs, self.log = envs, Log(envs)
         self.reset(seed=seed)
 
     def reset(self, *, seed: int) -> None:
         """Start new episodes in every environment."""
+        self.log.begin(seed=seed)
         self.obs = obs_tensor(self.envs.reset(seed=seed)[0])
-        self._returns = np.zeros(self.envs.num_envs)
-        self._lengths = np.zeros(self.envs.num_envs, dtype=np.int64)
-        self._resetting = np.zeros(self.envs.num_envs, dtype=bool)
+        self.returns = np.zeros(self.envs.num_envs)
+        self.lengths = np.zeros(self.envs.num_envs, dtype=np.int64)
+        self.resetting = np.zeros(self.envs.num_envs, dtype=bool)
 
     @torch.no_grad()
     def collect(self, policy: Policy, num_steps: int, generator: torch.Generator) -> Rollout:
@@ -85,33 +90,35 @@ class Collector:
             with eval_mode(policy):
                 params = policy(self.obs.to(device)).cpu()
             actions = self._draw(policy, params, generator)
-            array, rewards, terminated, truncated, _ = self.envs.step(
-                env_actions(actions, self.envs)
-            )
+            taken = env_actions(actions, self.envs)
+            self.log.add(taken)
+            array, rewards, terminated, truncated, _ = self.envs.step(taken)
             if not np.isfinite(rewards).all():
                 check_finite("dist_params", params.numpy())  # what may be behind it
                 check_finite("reward", rewards)
-            next_obs, mask = obs_tensor(array), ~self._resetting
+            next_obs, mask = obs_tensor(array), ~self.resetting
             columns.append((self.obs, actions, params, next_obs))
             # Copies: an environment may write into the same arrays at its next step.
             arrays.append((rewards.copy(), terminated.copy(), truncated.copy(), mask))
             self.obs = next_obs
 
-            self._returns += rewards
-            self._lengths += mask
+            self.returns += rewards
+            self.lengths += mask
             ended = terminated | truncated
             if ended.any():
-                returns += self._returns[ended].tolist()
-                lengths += self._lengths[ended].tolist()
-                self._returns[ended] = 0.0
-                self._lengths[ended] = 0
+                returns += self.returns[ended].tolist()
+                lengths += self.lengths[ended].tolist()
+                self.returns[ended] = 0.0
+                self.lengths[ended] = 0
             if _resets_itself(self.envs):
-                self._resetting = ended
+                self.resetting = ended
             elif ended.any():
+                self.log.begin(ended)
                 self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
         obs, actions, params, next_obs = (torch.stack(x) for x in zip(*columns, strict=True))
         check_finite("dist_params", params.numpy())
         rewards, *flags = (torch.tensor(np.stack(x)) for x in zip(*arrays, strict=True))
+        check_finite("reward", rewards.float().numpy())
         return Rollout(
             obs,
             actions,
@@ -138,8 +145,9 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
     Returns:
         ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
     """
-    check_finite("observation", obs)
-    return torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
+    seen = torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
+    check_finite("observation", seen.numpy())
+    return seen
 
 
 def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
@@ -164,10 +172,13 @@ def check_envs(envs: VectorEnv) -> None:
         f"observation_space is {obs}, expected a Box of at least one dimension or a Discrete "
         "from 0; gymnasium.wrappers.FlattenObservation makes a Box of most others",
     )
-    real = isinstance(action, gym.spaces.Box) and len(action.shape) == 1
+    real = (
+        isinstance(action, gym.spaces.Box) and len(action.shape) == 1 and action.dtype.kind == "f"
+    )
     require(
         real or (isinstance(action, gym.spaces.Discrete) and action.start == 0),
-        f"action_space is {action}, expected a Discrete from 0 or a Box of one dimension",
+        f"action_space is {action}, expected a Discrete from 0 or a Box of one dimension and of "
+        "floating-point numbers",
     )
 
 

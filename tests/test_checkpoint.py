@@ -1,8 +1,10 @@
 """Checkpoints: what is written is read back to the bit, and nothing else is taken for one."""
 
 import dataclasses
+import hashlib
 import itertools
 import math
+import os
 import pickle
 import sys
 from functools import partial
@@ -11,10 +13,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
-from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers import (
+    FlattenObservation,
+    FrameStackObservation,
+    TimeLimit,
+    TransformObservation,
+)
 
-from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy
+from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, replay
+from ppo_lib.checkpoint import plain
 from ppo_lib.distributions import Categorical
 
 SMALL = PPOConfig(
@@ -263,22 +272,135 @@ def openings(trainer):
     return trainer.collect().obs[0]
 
 
-def test_a_resumed_run_opens_with_other_episodes_and_always_with_the_same(tmp_path):
+def test_a_run_that_begins_anew_opens_with_other_episodes_and_always_with_the_same(tmp_path):
+    # A vector environment that resets itself does not show what goes on in it.
+    def envs():
+        return SyncVectorEnv([partial(gym.make, "CartPole-v1")] * 4)
+
     config = dataclasses.replace(SMALL, total_steps=96)
-    fresh, trainer = openings(PPO("CartPole-v1", config)), PPO("CartPole-v1", config)
+    fresh, trainer = openings(PPO(envs(), config)), PPO(envs(), config)
     seen = [fresh]
     for updates in range(1, 3):
         trainer.learn(lambda _: True)
         trainer.save(tmp_path / "agent.pt")
-        first, again = (openings(PPO.load(tmp_path / "agent.pt")) for _ in range(2))
+        loaded = [PPO.load(tmp_path / "agent.pt", env=envs()) for _ in range(2)]
+        assert {each.anew for each in loaded} == {"SyncVectorEnv does not show what goes on in it"}
+        first, again = map(openings, loaded)
         assert torch.equal(first, again)
         seen.append(first)
         assert trainer.env_steps == 32 * updates
     # Three times four environments: twelve openings, none of them twice.
     assert len({tuple(obs) for obs in torch.cat(seen).tolist()}) == 12
     # The file of a run that has not begun begins it.
-    PPO("CartPole-v1", config).save(tmp_path / "agent.pt")
-    assert torch.equal(openings(PPO.load(tmp_path / "agent.pt")), fresh)
+    PPO(envs(), config).save(tmp_path / "agent.pt")
+    assert torch.equal(openings(PPO.load(tmp_path / "agent.pt", env=envs())), fresh)
+
+
+class Drifting(gym.Env):
+    """Random numbers at the start, at each step and of a generator that gymnasium knows not."""
+
+    observation_space, action_space = Box(-9, 9, (2,)), Discrete(2)
+    foreign = False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.own = np.random.default_rng()
+        self.place, self.steps = self.np_random.normal(size=2), 0
+        return self.place.astype(np.float32), {}
+
+    def step(self, action):
+        draw = self.own if self.foreign else self.np_random
+        self.place = np.clip(0.9 * self.place + draw.normal(size=2) + action - 0.5, -9, 9)
+        self.steps += 1
+        ended = self.np_random.random() < 0.05
+        return self.place.astype(np.float32), self.place[0], ended, self.steps == 40, {}
+
+
+class Foreign(Drifting):
+    """Draws from where nobody knows."""
+
+    foreign = True
+
+
+gym.register("tests/Drifting-v0", Drifting)
+gym.register("tests/Foreign-v0", Foreign)
+FOUR_LAYERS = [(FrameStackObservation, {"stack_size": 3}), FlattenObservation]
+EXACT = {
+    "one by one": ("CartPole-v1", {}, {}),
+    "over arrays": ("CartPole-v1", {"vectorization": "array"}, {}),
+    "a Box of actions": ("Pendulum-v1", {}, {}),
+    "random steps": ("tests/Drifting-v0", {}, {}),
+    "wrappers that remember": ("Acrobot-v1", {}, {"wrappers": FOUR_LAYERS}),
+    "states by number": ("ppo_lib/Ridge-v0", {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_run_goes_on_in_the_episodes_that_were_running_to_the_bit(name, tmp_path):
+    env_id, changes, more = EXACT[name]
+    config = dataclasses.replace(
+        NORMALIZED,
+        total_steps=192,
+        num_envs=2,
+        num_steps=16,
+        normalize_obs=env_id != "ppo_lib/Ridge-v0",
+        **changes,
+    )
+    whole, stopped = learned(config, env_id, **more), PPO(env_id, config, **more)
+    PPO.save(stopped, tmp_path / "agent.pt")  # before the first step, too
+    for steps in (0, 64, 96, 160):
+        trainer = PPO.load(tmp_path / "agent.pt")
+        assert (trainer.env_steps, trainer.anew) == (steps, "")
+        until = {0: 64, 64: 96, 96: 160, 160: None}[steps]
+        trainer.learn(lambda t, until=until: t.env_steps == until)
+        trainer.save(tmp_path / "agent.pt")
+    assert_same_numbers(numbers(trainer), numbers(whole))
+    assert_same_history(trainer.history, whole.history, without=["steps_per_second"])
+    assert torch.equal(trainer.reward_normalizer.sums, whole.reward_normalizer.sums)
+    assert torch.equal(trainer.collector.obs, whole.collector.obs)
+    lengths = [length for _, _, length in whole.history.episodes]
+    assert max(lengths, default=99) > 2  # some were running when it stopped
+
+
+def test_a_state_that_was_taken_is_not_changed_by_the_trainer_that_takes_it_up():
+    trainer = PPO("CartPole-v1", NORMALIZED)
+    trainer.learn(lambda _: True)
+    state = plain(trainer.state_dict())
+    rollouts = []
+    for _ in range(2):
+        trainer.load_state_dict(state)
+        rollouts.append(trainer.collect())
+    assert all(torch.equal(a, b) for a, b in zip(*rollouts, strict=True))
+
+
+@pytest.mark.parametrize("env_id", ["tests/Foreign-v0"])
+def test_an_environment_that_plays_otherwise_is_noticed_and_begins_anew(env_id, tmp_path):
+    trainer = learned(SMALL, env_id)
+    trainer.save(tmp_path / "agent.pt")
+    with pytest.warns(UserWarning, match="running episodes begin anew: given the same random num"):
+        loaded = PPO.load(tmp_path / "agent.pt", total_steps=96)
+    assert loaded.anew.startswith("given the same random numbers")
+    assert len(loaded.learn()) == 3
+
+
+def test_other_environments_than_those_that_were_running_begin_anew(tmp_path):
+    path = tmp_path / "agent.pt"
+    learned(SMALL).save(path)
+    assert PPO.load(path, num_envs=2).anew == "they were of 4 environments"
+    array = PPO.load(path, vectorization="array").anew
+    assert array == "the environments are stepped in another way"
+    with PPO.load(path, vectorization="async") as trainer:
+        assert trainer.anew == "AsyncVectorEnv does not show what goes on in it"
+
+
+def test_an_episode_that_is_very_long_is_not_kept(monkeypatch):
+    monkeypatch.setattr(replay, "MAX_STEPS", 20)
+    trainer = PPO("Pendulum-v1", SMALL)
+    for steps in (8, 16, 24):
+        trainer.collect()
+        kept = trainer.state_dict()["running"][0]
+        assert ("log" in kept) == (steps <= 20)
+    assert kept == {"refusal": "an episode has more than 20 steps"}
 
 
 def test_two_runs_resumed_from_one_file_are_the_same_to_the_bit(tmp_path):
@@ -343,20 +465,82 @@ def test_another_file_is_no_checkpoint(tmp_path):
         "empty": b"",
         "text": b"not a checkpoint\n",
         "cut off": checkpoint[: len(checkpoint) // 2],
-        "a pickle": pickle.dumps({"format": 3}),
+        "a pickle": pickle.dumps({"format": 4}),
     }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
     for name, content in {"a list": [1, 2], "a network": {"weight": torch.ones(2)}}.items():
         torch.save(content, tmp_path / name)
     for name in (*others, "a list", "a network"):
-        with pytest.raises(ValueError, match=r"expected a file of PPO.save$") as refusal:
+        with pytest.raises(
+            ValueError, match=r"expected an? (undamaged )?file of PPO.save"
+        ) as refusal:
             PPO.load(tmp_path / name)
         assert str(refusal.value).startswith(f"path is {tmp_path / name}, ")
 
 
+def with_checksum(content):
+    """As a checkpoint ends: the length of a comment, and the SHA-256 of all before it."""
+    content = content[:-2] + b"\x40\x00"
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def rewritten(path, change):
+    """A checkpoint with other content, and the checksum of that."""
+    torch.save(change(torch.load(path)), path)
+    path.write_bytes(with_checksum(path.read_bytes()))
+
+
+def test_a_file_with_the_checksum_of_something_else_is_no_checkpoint_either(tmp_path):
+    path = tmp_path / "agent.pt"
+    for content in ([1, 2], {"weight": torch.ones(2)}):
+        torch.save(content, path)
+        path.write_bytes(with_checksum(path.read_bytes()))
+        with pytest.raises(ValueError, match=r"^path is .*agent.pt, expected a file of PPO.save$"):
+            PPO.load(path)
+
+
+def test_every_flip_of_a_bit_is_refused(tmp_path):
+    path = tmp_path / "agent.pt"
+    learned().save(path)
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    # Bits anywhere, and each kind of place: the first bytes, the directory, the comment.
+    places = [
+        *draw.integers(8 * len(whole), size=150),
+        0,
+        *range(8 * len(whole) - 700, 8 * len(whole), 7),
+    ]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        for load in (load_policy, PPO.load):
+            with pytest.raises(
+                ValueError, match=r"agent.pt, whose checksum is wrong or missing, ex"
+            ):
+                load(path)
+    path.write_bytes(whole)
+    assert PPO.load(path).env_steps == 64
+
+
+def test_a_file_that_was_cut_off_is_refused_at_any_length(tmp_path):
+    path = tmp_path / "agent.pt"
+    learned().save(path)
+    whole = path.read_bytes()
+    for length in (1, 63, 64, 65, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="whose checksum is wrong or missing"):
+            PPO.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"agent.pt, which is empty, expected a file of PPO.save"):
+        PPO.load(path)
+
+
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
-    torch.save({"format": 3, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    torch.save({"format": 4, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    written = (tmp_path / "agent.pt").read_bytes()
+    (tmp_path / "agent.pt").write_bytes(with_checksum(written))
     with pytest.raises(ValueError, match=r"expected a file of PPO\.save"):
         PPO.load(tmp_path / "agent.pt")
     assert not (tmp_path / "trace").exists()
@@ -364,12 +548,12 @@ def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
     assert (tmp_path / "trace").exists()  # so it was a trap
 
 
-@pytest.mark.parametrize("number", [1, 2, 99, "3"])
+@pytest.mark.parametrize("number", [1, 2, 99, "4"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
     PPO("CartPole-v1", SMALL).save(path)
-    torch.save(torch.load(path) | {"format": number}, path)
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 3$"):
+    rewritten(path, lambda state: state | {"format": number})
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 4$"):
         PPO.load(path)
 
 
@@ -425,8 +609,7 @@ def test_no_module_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
     (tmp_path / "trap.py").write_text("import gymnasium\nprint('sprung')\n")
     path = tmp_path / "agent.pt"
     PPO("CartPole-v1", SMALL).save(path)
-    state = torch.load(path)
-    torch.save(state | {"env": state["env"] | {"id": "trap:CartPole-v1"}}, path)
+    rewritten(path, lambda state: state | {"env": state["env"] | {"id": "trap:CartPole-v1"}})
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="no module is imported because"):
         PPO.load(path)
@@ -440,13 +623,12 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path
     older = learned()
     older.save(path)
 
-    def torn(_, file):
-        with open(file, "wb") as opened:  # noqa: PTH123  (torch.save takes any path, too)
-            opened.write(b"half of it")
+    def torn(_):
+        assert len(list(tmp_path.iterdir())) == 2
         raise interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", torn)
+        patch.setattr(os, "fsync", torn)
         with pytest.raises((KeyboardInterrupt, OSError)):
             PPO("CartPole-v1", NORMALIZED).save(path)
     assert_same_numbers(numbers(PPO.load(path)), numbers(older))

@@ -18,7 +18,7 @@ from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.envs import make_envs
 from ppo_lib.evaluate import play_episodes
 from ppo_lib.exact.env import TabularPolicy
-from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy, make_networks
 from ppo_lib.normalizers import ObsNormalizer
 
 SMALL = PPOConfig(
@@ -492,6 +492,112 @@ def test_the_first_things_that_somebody_does(tmp_path):
     assert total == evaluate(policy, "CartPole-v1", num_episodes=1, seed=1).item()
 
 
+# ------------------------------------------------------------------ spaces
+
+
+def test_states_by_number_are_learned_from_and_read_back(tmp_path):
+    # A state's number says where it is: each has a row of its own in the first layer.
+    config = dataclasses.replace(SMALL, total_steps=4096, num_steps=64, minibatch_size=64)
+    trainer = PPO("ppo_lib/Ridge-v0", config)
+    before = [p.detach().clone() for p in trainer.parameters]
+    trainer.learn()
+    assert not any(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+    trainer.save(tmp_path / "a.pt")
+    policy = load_policy(tmp_path / "a.pt")
+    states = np.arange(14)
+    assert policy.act(states).tolist() == [int(trainer.policy.act(state)) for state in states]
+    weights = trainer.policy.net[1].weight.detach()
+    hidden = trainer.policy.net[:2](torch.tensor([3, 0]))
+    expected = weights[:, [3, 0]].T + trainer.policy.net[1].bias
+    torch.testing.assert_close(hidden, expected)
+    assert PPO.load(tmp_path / "a.pt").anew == ""
+
+
+def test_the_number_of_a_state_is_not_normalised():
+    with pytest.raises(
+        ValueError, match=r"^normalize_obs is True, expected False for observ.*Disc"
+    ):
+        PPO("ppo_lib/Ridge-v0", dataclasses.replace(SMALL, normalize_obs=True))
+
+
+class Aim(gym.Env):
+    """One step, which pays the more the nearer the action is to a place between the bounds."""
+
+    observation_space = Box(-1, 1, (1,))
+
+    def __init__(self, low=-1.0, high=1.0, dtype=np.float32):
+        self.action_space = Box(np.array([low], dtype), np.array([high], dtype), dtype=dtype)
+        self.best = low + 0.8 * (high - low)
+        self.width = high - low
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        missed = abs(float(action[0]) - self.best) / self.width
+        return np.zeros(1, np.float32), -missed, True, False, {}
+
+
+gym.register("tests/Aim-v0", Aim)
+FAR = [(-500.0, 500.0), (0.0, 0.001), (-100.0, -99.0)]
+NEAR = [(-1.0, 1.0), (-2.0, 2.0), (0.0, 1.0), (-0.4, 0.4), (-10.0, 10.0), (-np.inf, np.inf)]
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")  # gymnasium's own, of a Box
+@pytest.mark.parametrize(("low", "high"), FAR)
+def test_bounds_far_from_those_of_a_policy_are_warned_of_and_a_wrapper_scales_them(low, high):
+    kwargs = {"low": low, "high": high}
+    said = (
+        r"^action_space is Box.* never scaled: .*gymnasium\.wrappers\.RescaleAction\(env, min_act"
+    )
+    with pytest.warns(UserWarning, match=said):
+        PPO("tests/Aim-v0", SMALL, env_kwargs=kwargs)
+    config = dataclasses.replace(SMALL, total_steps=4096, num_steps=64, minibatch_size=64)
+    scale = (gym.wrappers.RescaleAction, {"min_action": -1.0, "max_action": 1.0})
+    trainer = PPO("tests/Aim-v0", config, env_kwargs=kwargs, wrappers=[scale])
+    trainer.learn()
+    # A policy that knows nothing takes the middle, and misses by 0.3 of the width.
+    earned = evaluate(trainer.policy, "tests/Aim-v0", seed=0, env_kwargs=kwargs, wrappers=[scale])
+    assert earned.mean() > -0.15
+
+
+@pytest.mark.parametrize(("low", "high"), NEAR)
+def test_bounds_that_a_policy_meets_are_not_warned_of(low, high):
+    space = Box(low, high, (2,))
+    make_networks(Box(-1, 1, (1,)), space, (4,), torch.Generator())
+
+
+def test_actions_of_integers_are_refused():
+    with pytest.raises(ValueError, match=r"action_space is Box.*int64.* of floating-point numbers"):
+        PPO(lambda: Aim(-3, 3, np.int64), SMALL)
+
+
+class Large(Count):
+    """Numbers that float64 holds and float32 does not."""
+
+    def __init__(self, obs=0.0, reward=0.0):
+        super().__init__()
+        self.observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+        self.obs, self.reward = obs, reward
+
+    def _obs(self):
+        return np.array([self.obs])
+
+    def step(self, action):
+        obs, _, *flags = super().step(action)
+        return obs, self.reward, *flags
+
+
+@pytest.mark.parametrize("name", ["obs", "reward"])
+def test_numbers_too_large_for_float32_are_refused_by_their_own_name(name):
+    message = r"(?s)^(observation|reward) is .*inf.*, expected finite numbers"
+    with pytest.raises(ValueError, match=message) as refusal:
+        PPO(lambda: Large(**{name: 1e300}), SMALL).learn()
+    assert str(refusal.value).startswith({"obs": "observation"}.get(name, name))
+
+
 # ------------------------------------------------------------------ what others do first
 
 
@@ -533,6 +639,35 @@ def test_an_optimizer_of_ones_own_stays_when_learning():
     trainer.optimizer = own = torch.optim.SGD(trainer.policy.parameters(), lr=1e-3)
     trainer.learn()
     assert trainer.optimizer is own
+
+
+@pytest.mark.parametrize("env", [gym.spec("CartPole-v1"), gym.make("CartPole-v1"), 7, None])
+def test_what_is_no_environment_is_refused_and_named(env):
+    with pytest.raises(
+        ValueError, match=r"^env is .*, expected an id, a callable that makes a new"
+    ):
+        PPO(env, SMALL)
+    # What the message says works.
+    assert PPO(gym.spec("CartPole-v1").make, SMALL).envs.num_envs == 4
+
+
+@pytest.mark.parametrize("config", [{"gamma": 0.9}, "CartPole-v1", 3])
+def test_a_configuration_that_is_none_is_refused_and_named(config):
+    with pytest.raises(ValueError, match=r"^config is .*, expected a PPOConfig"):
+        PPO("CartPole-v1", config)
+
+
+def test_seeds_are_those_that_torch_takes():
+    assert PPO("CartPole-v1", dataclasses.replace(SMALL, seed=2**63 - 1)).config.seed == 2**63 - 1
+    with pytest.raises(ValueError, match=r"^seed is 9+, expected an integer from 0 to 2\^63 - 1"):
+        dataclasses.replace(SMALL, seed=int("9" * 23))
+
+
+def test_an_id_without_a_version_is_the_latest_one():
+    trainer = PPO("CartPole")
+    assert trainer.config == settings("CartPole-v1") == settings("CartPole")
+    assert trainer.env_name["id"] == "CartPole-v1"
+    assert settings("CartPole-v0") == settings("Nothing") == settings("no id") == PPOConfig()
 
 
 def test_an_action_may_be_looked_up_in_a_dictionary():

@@ -8,13 +8,14 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
-    {"validate"},
-    {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
-    {"policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
+    {"validate", "replay"},
+    {"returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"},
+    {"config", "policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
     {"rollout", "networks", "exact.env", "book.reading", "language.world"},
     {"evaluate", "history", "checkpoint"},
-    {"ppo", "shell.film"},
+    {"ppo", "best", "shell.film"},
     {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},
+    {"shell.keep"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

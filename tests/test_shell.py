@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import errno
 import inspect
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +19,10 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from ppo_lib import PPO, PPOConfig
+from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
 from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
+from ppo_lib.shell import keep
 
 #: Two updates of 15 steps.
 SHORT = (
@@ -187,7 +190,7 @@ def test_an_environment_of_a_namespace_makes_no_folder_of_its_own(command, tmp_p
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1"])
 def test_python_and_the_command_line_have_the_same_defaults(env_id, command, monkeypatch):
     options = []
-    monkeypatch.setattr(shell, "train", lambda _, given: options.append(given))
+    monkeypatch.setattr(shell, "train", lambda _, given, **__: options.append(given) or 0)
     assert command(env_id)[0] == 0
     trainer = PPO(env_id)
     assert options[0].config == trainer.config == settings(env_id)
@@ -228,15 +231,98 @@ def test_what_is_not_given_is_what_suits_the_environment(env_id, command):
     assert PPO.load("a.pt").config == expected
 
 
-def test_a_checkpoint_is_kept_now_and_then(command, monkeypatch):
-    kept = []
-    monkeypatch.setattr(PPO, "save", lambda trainer, _: kept.append(trainer.env_steps))
+@pytest.fixture
+def written(monkeypatch):
+    """The steps of every checkpoint that is written."""
+    steps, write = [], keep.write_checkpoint
+
+    def watched(path, state):
+        write(path, state)
+        steps.append(state["env_steps"])
+
+    monkeypatch.setattr(keep, "write_checkpoint", watched)
+    return steps
+
+
+def test_a_checkpoint_is_kept_at_once_after_the_first_update_and_at_the_end(command, written):
+    command("CartPole-v1", *SHORT, "--total-steps", "45", "--checkpoint", "a.pt")
+    assert written[:2] == [0, 15]
+    assert written[-1] == 45
+    assert PPO.load("a.pt").env_steps == 45
+
+
+def test_a_checkpoint_is_kept_as_often_as_is_asked_for(command, written, monkeypatch):
+    monkeypatch.setattr(keep, "SAVE_EVERY", 0.0)
     command("CartPole-v1", *SHORT)
-    assert kept == [30]
-    monkeypatch.setattr(shell, "SAVE_EVERY", 0.0)
-    kept.clear()
-    command("CartPole-v1", *SHORT)
-    assert kept == [15, 30, 30]
+    assert written == [0, 15, 30]
+
+
+def test_it_is_time_at_doubling_times_and_then_every_minute(monkeypatch):
+    for first, expected in (
+        (0.0, [1, 2, 4, 8, 16, 32, 64, 124, 184]),
+        (10.0, [10, 20, 40, 80, 140]),
+    ):
+        now = [0.0]
+        monkeypatch.setattr(keep.time, "monotonic", lambda now=now: now[0])
+        due, times = keep._now_and_then(first, 60.0), []
+        for now[0] in range(1, 200):
+            if due():
+                times.append(now[0])
+        assert times == expected
+
+
+def test_runs_that_begin_in_one_second_have_files_of_their_own(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(shell.time, "strftime", lambda _: "20010203-040506")
+    said = [command("CartPole-v1", *SHORT, "--seed", seed)[1] for seed in range(3)]
+    names = [f"checkpoints/CartPole-v1-20010203-040506{x}.pt" for x in ("", "-2", "-3")]
+    assert [out.splitlines()[-1] for out in said] == [f"checkpoint: {name}" for name in names]
+    assert [PPO.load(name).config.seed for name in names] == [0, 1, 2]
+    assert sorted(tmp_path.rglob("*.p*t")) == sorted(tmp_path / name for name in names)
+
+
+def test_one_of_many_that_claim_a_file_at_once_gets_it(tmp_path):
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=512))
+
+    def claim(_):
+        try:
+            keep.Keeper(trainer, tmp_path / "a.pt", {}, new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(8))) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("path", ["text/a.pt", "text/b/a.pt"])
+def test_where_nothing_can_be_written_nothing_is_trained(path, command, monkeypatch, tmp_path):
+    # No folder can be made of a file, whoever asks for it.
+    (tmp_path / "text").write_text("")
+    monkeypatch.setattr(PPO, "learn", lambda *_, **__: pytest.fail("it was trained"))
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", path)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"error: \[Errno \d+\] .*text.*\n", err)
+
+
+def test_a_disk_that_is_full_at_the_start_is_noticed_before_training(
+    command, monkeypatch, tmp_path
+):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(PPO, "learn", lambda *_, **__: pytest.fail("it was trained"))
+    status, _, err = command("CartPole-v1", *SHORT, "--checkpoint", "new/a.pt")
+    assert (status, err) == (2, "error: [Errno 28] No space left on device\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_that_fails_before_anything_is_learned_leaves_nothing(command, tmp_path):
+    words = ("--num-steps", 1, "--num-envs", 4, "--minibatch-size", 4, "--total-steps", 8)
+    status, _, err = command("CartPole-v1", *words)
+    assert (status, err[:20]) == (2, "error: num_steps is ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeypatch):
@@ -254,8 +340,10 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
     assert (status, err.splitlines()[-1][:34]) == (2, "error: the gradient has length nan")
     trainer = PPO.load("a.pt")
     assert trainer.env_steps == 15
-    for a, b in zip(trainer.parameters, before[-1], strict=True):
+    # As they were after the first update of three steps, and not in the midst of the second.
+    for a, b in zip(trainer.parameters, before[3], strict=True):
         assert torch.equal(a, b)
+    assert not torch.equal(before[3][0], before[4][0])
 
 
 def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
@@ -274,19 +362,114 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert not (tmp_path / "a.pt").exists()
+        assert PPO.load("a.pt").env_steps >= 0  # the first one is written before training
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 128 + signal.SIGINT
+    assert all(re.match(r"[\d,]+ of 99,999,744 steps, ", line) for line in err.splitlines())
     trainer = PPO.load("a.pt")
     assert 0 < trainer.env_steps < 100_000_000
     assert trainer.env_steps == settings("CartPole-v1").batch_size * len(trainer.history)
     assert out.startswith(f"{trainer.env_steps:,} steps, ")
-    assert out.endswith("\ncheckpoint: a.pt\n")
+    assert out.endswith("\nstopped by SIGINT: --resume a.pt goes on\ncheckpoint: a.pt\n")
     assert not list(tmp_path.glob("*.part"))
+
+
+# ------------------------------------------------------------------ going on
+
+
+def test_a_longer_training_is_asked_for_in_the_same_file_and_another(command):
+    command("CartPole-v1", *SHORT, "--checkpoint", "a.pt", "--seed", 5)
+    status, out, err = command("--resume", "a.pt", "--total-steps", "60", "--checkpoint", "b.pt")
+    assert (status, err) == (0, "a.pt: 30 of 60 steps; it goes on to the bit\n")
+    assert out.endswith("\ncheckpoint: b.pt\n")
+    assert [PPO.load(name).env_steps for name in ("a.pt", "b.pt")] == [30, 60]
+    status, out, err = command("CartPole-v1", "--resume", "a.pt", "--total-steps=4.5e1")
+    assert (status, err) == (0, "a.pt: 30 of 45 steps; it goes on to the bit\n")
+    kept = PPO.load("a.pt")
+    assert (kept.env_steps, kept.config.total_steps, kept.config.seed) == (45, 45, 5)
+    assert command("--resume", "a.pt")[2] == "a.pt: 45 of 45 steps; --total-steps asks for more\n"
+    status, _, err = command("--resume", "a.pt", "--num-envs", "1", "--total-steps", "60")
+    assert status == 0
+    assert err == "a.pt: 45 of 60 steps; it goes on in new episodes: they were of 3 environments\n"
+
+
+def test_the_best_agent_is_kept_beside_the_last(command, monkeypatch):
+    means = iter([1.0, 7.0, 3.0, 5.0])
+    monkeypatch.setattr(best, "evaluate", lambda *_, **__: torch.tensor([next(means)]))
+    words = ("--total-steps", 90, "--eval-every", 30, "--checkpoint", "a.pt")
+    _, out, _ = command("CartPole-v1", *SHORT, *words)
+    assert "\nbest agent: a.best.pt, mean return 7.0 at 60 steps\n" in out
+    assert [PPO.load(name).env_steps for name in ("a.best.pt", "a.pt")] == [60, 90]
+    seen = PPO.load("a.pt").history["evaluation"]
+    np.testing.assert_array_equal(seen, [math.nan, 1, math.nan, 7, math.nan, 3])
+    # It is remembered what was asked for, and which was the best.
+    _, out, _ = command("--resume", "a.pt", "--total-steps", 120)
+    assert "\nbest agent: a.best.pt, mean return 7.0 at 60 steps\n" in out
+    assert [PPO.load(name).env_steps for name in ("a.best.pt", "a.pt")] == [60, 120]
+
+
+def test_evaluations_change_nothing_of_what_is_learned(command):
+    for name, more in {"a.pt": (), "b.pt": ("--eval-every", 15, "--eval-episodes", 2)}.items():
+        command("CartPole-v1", *SHORT, "--checkpoint", name, *more)
+    first, second = PPO.load("a.pt"), PPO.load("b.pt")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters, second.parameters, strict=True))
+    assert torch.equal(first.generator.get_state(), second.generator.get_state())
+    policy = second.policy if second.history["evaluation"].argmax() else load_policy("b.best.pt")
+    earned = evaluate(policy, "CartPole-v1", num_episodes=2, seed=1_000_000)
+    assert earned.mean().item() == second.history["evaluation"].max()
+
+
+def test_the_best_agent_that_could_not_be_written_is_written_later(tmp_path):
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=1024))
+    (tmp_path / "folder").write_text("")
+    callback = best.KeepBest(tmp_path / "folder" / "a.pt", 1, num_episodes=2)
+    with pytest.warns(UserWarning, match="the best agent, at 512 steps, is not kept: "):
+        trainer.learn(callback, lambda _: True)
+    (tmp_path / "folder").unlink()
+    assert callback.write()
+    assert PPO.load(tmp_path / "folder" / "a.pt").env_steps == 512
+
+
+def test_away_from_a_terminal_a_line_now_and_then_says_how_far_it_is(command, monkeypatch):
+    monkeypatch.setattr(keep, "LOG_EVERY", 0.0)
+    _, _, err = command("CartPole-v1", *SHORT)
+    lines = err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["15 of 30 steps", "30 of 30 steps"]
+    assert re.fullmatch(
+        r"30 of .* [\d,]+ a second, mean return of the last 20 episodes: .*", lines[1]
+    )
+
+
+def test_general_settings_and_an_id_without_a_version_are_told(command):
+    steps = ("--total-steps", 512)
+    assert command("Acrobot-v1", *steps)[2] == (
+        "Acrobot-v1: general settings, since no better ones are known\n"
+    )
+    status, _, err = command("Pendulum", *SHORT, "--checkpoint", "a.pt")
+    assert (status, err) == (0, "Pendulum: taken as Pendulum-v1\n")
+    assert PPO.load("a.pt").env_name["id"] == "Pendulum-v1"
+    assert settings("Pendulum") == settings("Pendulum-v1")
+
+
+def test_states_by_number_are_trained_in_and_evaluated(command):
+    words = ("--total-steps", "1_024", "--minibatch-size=6.4e1", "--checkpoint", "a.pt")
+    assert command("ppo_lib/Ridge-v0", *words)[0] == 0
+    assert PPO.load("a.pt").config.minibatch_size == 64
+    status, out, _ = command("evaluate", "a.pt", "--episodes", 2)
+    assert (status, out[:29]) == (0, "ppo_lib/Ridge-v0: mean return")
+
+
+def test_a_world_of_one_process_needs_no_more_names(command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert command("CartPole-v1", *SHORT)[0] == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = command("CartPole-v1", *SHORT)
+    assert status == 2
+    assert re.fullmatch(r"error: .*RANK expected, but not set\n", err)
 
 
 # ------------------------------------------------------------------ help
@@ -296,8 +479,8 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
 def test_without_a_command_it_says_how_it_is_used(words, command):
     status, out, err = command(*words)
     assert (status, err) == (0, "")
-    assert out.count("python -m ppo_lib ") == 3
-    assert all(word in out for word in ("ENV_ID", "evaluate CHECKPOINT", "--help"))
+    assert out.count("python -m ppo_lib ") == 4
+    assert all(word in out for word in ("ENV_ID", "evaluate CHECKPOINT", "--resume", "--help"))
 
 
 def test_help_names_every_field_with_its_docstring_and_its_default_there(command):
@@ -326,11 +509,13 @@ def test_help_says_what_every_other_option_is(cls, words, command):
     status, out, _ = command(*words)
     assert status == 0
     texts = docstrings(cls)
-    assert len(texts) == (2 if cls is shell.Train else 5)
+    assert len(texts) == 5
     for name, text in texts.items():
         assert words_of(text) in words_of(out)
         assert (
-            f"--{name} " in out or (cls, name) == (shell.Evaluate, "checkpoint") or name == "draw"
+            f"{option(name)[0]} " in out
+            or (cls, name) == (shell.Evaluate, "checkpoint")
+            or name == "draw"
         )
 
 
@@ -428,14 +613,36 @@ REFUSED = {
     "no environment": (["NoSuchThing-v0"], "error: Environment `NoSuchThing` doesn't exist."),
     "no version": (["CartPole-v7"], "error: Environment version `v7` .* doesn't exist"),
     "no id": (["Cart Pole"], "error: Malformed environment ID: Cart Pole"),
-    "a space": (["ppo_lib/Ridge-v0"], "error: observation_space is Discrete"),
+    "a space": (["Blackjack-v1"], "error: observation_space is Tuple"),
+    "a seed that is too large": (
+        ["CartPole-v1", "--seed", "9" * 23],
+        "seed is 9+, expected an inte",
+    ),
+    "half a step": (
+        ["CartPole-v1", "--total-steps", "1.5e0"],
+        "Error parsing --total-steps: .*1.5e0",
+    ),
+    "nothing to go on from": (["--resume", "b.pt"], "error: path is b.pt, where no file is"),
+    "a name to go on from": (["CartPole-v1", "--resume"], "Missing value for argument '--resume"),
+    "another environment": (
+        ["Pendulum-v1", "--resume", "a.pt"],
+        "error: env is Pendulum-v1, expected CartPole-v1 as in a.pt",
+    ),
+    "no evaluation": (
+        ["CartPole-v1", "--eval-every", "0"],
+        "error: every is 0, expected at least 1",
+    ),
+    "no option first": (["--seed", "1"], "error: the first word is .*, expected an environment"),
     "a file": (
         ["CartPole-v1", "--checkpoint", "a.pt"],
         "error: checkpoint is a.pt, which is there",
     ),
     "a folder": (["CartPole-v1", "--checkpoint", "."], "error: checkpoint is ., which is there"),
     "no file": (["evaluate", "b.pt"], "error: path is b.pt, where no file is; expected a check"),
-    "another file": (["evaluate", "text"], "error: path is text, expected a file of PPO.save"),
+    "another file": (
+        ["evaluate", "text"],
+        "error: path is text, whose checksum is wrong or missing, expected",
+    ),
     "no episode": (["evaluate", "a.pt", "--episodes", "0"], "error: num_episodes is 0, expected"),
     "a seed": (["evaluate", "a.pt", "--seed", "-1"], "error: Seed must be greater or equal to z"),
     "a suffix": (

@@ -4,10 +4,15 @@ Several processes, on one machine or more, train one agent together when torchru
 ``torchrun --nproc-per-node 2 -m ppo_lib ENV_ID``.
 """
 
+import argparse
+import dataclasses
 import os
+import re
+import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +23,24 @@ import torch
 import torch.distributed as dist
 import tyro
 
+from ppo_lib.best import KeepBest, best_evaluation
 from ppo_lib.checkpoint import env_of, load_policy, read_checkpoint
-from ppo_lib.config import PPOConfig, settings
+from ppo_lib.config import SETTINGS, PPOConfig, settings
+from ppo_lib.envs import latest_version
 from ppo_lib.evaluate import evaluate
 from ppo_lib.parallel import ParallelPPO
 from ppo_lib.ppo import PPO
 from ppo_lib.shell.film import checked_film_path, save_film
+from ppo_lib.shell.keep import Interruption, Keeper, free_paths, log, refuse_existing, say
 from ppo_lib.shell.tensorboard import TensorBoard
 from ppo_lib.validate import require
 
 USAGE = """\
 python -m ppo_lib ENV_ID [OPTIONS]               train in an environment, CartPole-v1 say
+python -m ppo_lib --resume CHECKPOINT [OPTIONS]  go on with training that has stopped
 python -m ppo_lib evaluate CHECKPOINT [OPTIONS]  play episodes with what was trained
 python -m ppo_lib ENV_ID --help                  every option, and its default there
 """
-SAVE_EVERY = 60.0  #: seconds between two checkpoints of a training run
 
 
 @dataclass
@@ -41,6 +49,13 @@ class Train:
 
     checkpoint: Path
     """The file that the agent is kept in; refused if it is there already."""
+    resume: Path | None = None
+    """A checkpoint to go on from, in the same file unless another one is named."""
+    eval_every: int | None = None
+    """Environment steps between two evaluations, of which the best agent is kept in a file beside
+    the checkpoint; without it there are none."""
+    eval_episodes: int = 20
+    """How many episodes an evaluation plays; at least 1."""
     tensorboard: Path | None = None
     """A folder that the history is written to, for TensorBoard."""
     config: PPOConfig = field(default_factory=PPOConfig)
@@ -62,30 +77,117 @@ class Evaluate:
     """A file for a film of one more episode: .gif, .webp or .png."""
 
 
-def train(env_id: str, options: Train) -> None:
-    """Train, with a checkpoint every minute and at the end, whatever ends it."""
+def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
+    """Train, with a checkpoint from the start on, now and then, and whatever ends it.
+
+    Args:
+        env_id: the environment; None for that of the checkpoint to go on from.
+        options: what the words of the command say.
+        named: whether the checkpoint's name was given; another one is found for a default one
+            that is taken.
+
+    Returns:
+        The exit status: 0, or 1 if the last checkpoint could not be written, or 128 and the
+        number of the signal that has stopped it.
+    """
     path = options.checkpoint
-    require(not path.exists(), f"checkpoint is {path}, which is there already: name another file")
-    callbacks: list[Callable[[PPO], Any]] = []
-    cls = ParallelPPO if dist.is_initialized() else PPO
-    with cls(env_id, options.config) as trainer:
+    new = path != options.resume
+    if new and named:
+        refuse_existing(path)
+    with _make_trainer(env_id, options) as trainer, Interruption() as interruption:
         first = trainer.rank == 0
-        if first and options.tensorboard is not None:
-            callbacks.append(TensorBoard(options.tensorboard))
+        total = trainer.config.num_updates * trainer.config.batch_size
+        if first and options.resume is not None:
+            how = f"in new episodes: {trainer.anew}" if trainer.anew else "to the bit"
+            left = trainer.env_steps < total
+            then = f"it goes on {how}" if left else "--total-steps asks for more"
+            say(f"{options.resume}: {trainer.env_steps:,} of {total:,} steps; {then}")
+        elif first and trainer.env_name["id"] not in SETTINGS:
+            say(f"{trainer.env_name['id']}: general settings, since no better ones are known")
+        if first and env_id not in (None, trainer.env_name["id"]):
+            say(f"{env_id}: taken as {trainer.env_name['id']}")
+        callbacks: list[Callable[[PPO], Any]] = []
         if first:
-            callbacks.append(_save_now_and_then(path))
-        callbacks.append(_stop_when_interrupted())
+            board = [] if options.tensorboard is None else [TensorBoard(options.tensorboard)]
+            best, keeper = _keep(trainer, options, new=new, named=named)
+            callbacks += [*([] if best is None else [best]), *board, keeper, log()]
+        whole = True
         try:
-            history = trainer.learn(*callbacks, show_progress=first)
+            trainer.learn(*callbacks, interruption, show_progress=first)
+        except KeyboardInterrupt:
+            interruption.signal = interruption.signal or signal.SIGINT
+        except Exception:
+            if first and new and trainer.env_steps == 0:
+                keeper.remove()  # nothing was learned
+            raise
         finally:
-            # What was learned is kept, too, if a number that is not finite ends training.
-            if first and trainer.env_steps > 0:
-                trainer.save(path)
-    if not first:
-        return
-    speed = history["steps_per_second"].mean()
-    print(f"{trainer.env_steps:,} steps, {speed:,.0f} a second")
+            # Of whatever ends it; also of a number that is not finite.
+            if first:
+                whole = all([keeper.write(), best is None or best.write()])
+    stopped = interruption.signal if trainer.env_steps < total else None
+    if first:
+        _report(trainer, keeper.path, best, stopped)
+    return 1 if not whole else 0 if stopped is None else 128 + stopped
+
+
+def _make_trainer(env_id: str | None, options: Train) -> PPO:
+    cls = ParallelPPO if dist.is_initialized() else PPO
+    if options.resume is None:
+        return cls(env_id, options.config)
+    state = read_checkpoint(options.resume)
+    named = None if state["env"] is None else state["env"]["id"]
+    require(
+        env_id is None or named in (None, latest_version(env_id)),
+        f"env is {env_id}, expected {named} as in {options.resume}",
+    )
+    given = dataclasses.asdict(options.config)
+    changes = {name: x for name, x in given.items() if x != state["config"][name]}
+    return cls.load(options.resume, env=env_id, **changes)
+
+
+def _keep(
+    trainer: PPO, options: Train, *, new: bool, named: bool
+) -> tuple[KeepBest | None, Keeper]:
+    """What keeps the best agent, if that is asked for, and what keeps the last one."""
+    path, resume, every = options.checkpoint, options.resume, options.eval_every
+    best = None
+    if every is not None:
+        best = KeepBest(_best_of(path), every, num_episodes=options.eval_episodes)
+        if new:
+            refuse_existing(best.path)
+    kept = {"eval_every": every, "eval_episodes": options.eval_episodes}
+    kept["tensorboard"] = None if options.tensorboard is None else str(options.tensorboard)
+    for numbered in free_paths(path):
+        try:
+            keeper = Keeper(trainer, numbered, kept, new=new)
+            break
+        except FileExistsError:
+            if named:
+                refuse_existing(path)
+                raise
+    if best is not None:
+        best.path = _best_of(keeper.path)
+        if new and resume is not None and _best_of(resume).exists():
+            shutil.copyfile(_best_of(resume), best.path)
+    return best, keeper
+
+
+def _best_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.best{path.suffix}")
+
+
+def _report(trainer: PPO, path: Path, best: KeepBest | None, stopped: Any) -> None:
+    """What has become of it, on stdout."""
+    history = trainer.history
+    speed = f", {history['steps_per_second'].mean():,.0f} a second" if history.rows else ""
+    print(f"{trainer.env_steps:,} steps{speed}")
     print(f"mean return of the last 20 episodes: {history.recent_return():.1f}")
+    found = best_evaluation(history)
+    if best is not None and found is not None:
+        where = best.path if best.path.exists() else "not kept"
+        print(f"best agent: {where}, mean return {found[1]:.1f} at {found[0]:,} steps")
+    if stopped is not None:
+        print(f"stopped by {stopped.name}: --resume {path} goes on")
     print(f"checkpoint: {path}")
 
 
@@ -108,63 +210,88 @@ def play(options: Evaluate) -> None:
         print(f"film: {film}, {save_film(policy, env_id, film, **more)} frames")
 
 
-def _save_now_and_then(path: Path) -> Callable[[PPO], None]:
-    last = time.monotonic()
-
-    def save(trainer: PPO) -> None:
-        nonlocal last
-        if time.monotonic() - last > SAVE_EVERY:
-            trainer.save(path)
-            last = time.monotonic()
-
-    return save
-
-
-def _stop_when_interrupted() -> Callable[[PPO], bool]:
-    """Stop after the update that Ctrl-C has interrupted; a second Ctrl-C stops at once."""
-    asked = []
-
-    def ask(*_: Any) -> None:
-        asked.append(True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, ask)
-    # Ranks hear of it at different moments, and must stop after the same update.
-    return lambda trainer: bool(trainer.mean(torch.tensor([float(len(asked))])) > 0)
-
-
-def run(words: list[str]) -> None:
-    """Carry out a command, given as the words after ``python -m ppo_lib``."""
+def run(words: list[str]) -> int:
+    """Carry out a command, given as the words after ``python -m ppo_lib``; its exit status."""
     if words[0] == "evaluate":
         play(tyro.cli(Evaluate, args=words[1:], prog="python -m ppo_lib evaluate"))
-        return
-    env_id = words[0]
-    file = f"{env_id.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.pt"
+        return 0
+    env_id = None if words[0].startswith("--") else words[0]
+    words = _whole_numbers(words if env_id is None else words[1:])
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--resume", nargs="?", type=Path)  # without a name tyro says so
+    resume = finder.parse_known_args(words)[0].resume
+    if resume is not None:
+        default = _train_as(resume)
+    else:
+        require(env_id is not None, f"the first word is {words[:1]}, expected an environment")
+        file = f"{latest_version(env_id).replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}.pt"
+        default = Train(Path("checkpoints") / file, config=settings(env_id))
     options = tyro.cli(
         Annotated[Train, tyro.conf.OmitArgPrefixes],
-        args=words[1:],
-        prog=f"python -m ppo_lib {env_id}",
-        default=Train(Path("checkpoints") / file, config=settings(env_id)),
+        args=words,
+        prog=f"python -m ppo_lib {env_id or ''}".rstrip(),
+        default=default,
     )
-    train(env_id, options)
+    return train(env_id, options, named=options.checkpoint != default.checkpoint)
+
+
+def _train_as(resume: Path) -> Train:
+    """The options of a run that goes on, as far as its checkpoint knows them."""
+    state = read_checkpoint(resume)
+    config, kept = state["config"], state.get("options", {})
+    if config["device"] != "cpu" and not torch.cuda.is_available():
+        say(f"{resume}: it was trained on {config['device']!r}, and goes on on the CPU")
+        config |= {"device": "cpu"}
+    if kept.get("tensorboard") is not None:
+        kept |= {"tensorboard": Path(kept["tensorboard"])}
+    return Train(resume, resume=resume, config=PPOConfig(**config), **kept)
+
+
+def _whole_numbers(words: list[str]) -> list[str]:
+    """Words in which 1e6, after an option that wants an integer, is 1000000."""
+    integers = [f.name.replace("_", "-") for f in dataclasses.fields(PPOConfig) if f.type is int]
+    wanted = {f"--{name}" for name in [*integers, "eval-every"]}
+    found = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, number = word.rpartition("=")
+        if (name if equals else before).replace("_", "-") in wanted:
+            match = re.fullmatch(r"(\d+)(?:\.(\d*))?[eE]\+?(\d{1,2})", number)
+            fraction = (match[2] or "").rstrip("0") if match else ""
+            if match and len(fraction) <= int(match[3]):
+                number = match[1] + fraction.ljust(int(match[3]), "0")
+        found.append(f"{name}{equals}{number}")
+    return found
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")
 
 
 def main() -> int:
-    """Run the command of this process; the exit status is 2 where something was refused."""
+    """Run the command of this process.
+
+    Returns:
+        The exit status: 2 where something was refused, 130 where Ctrl-C has ended it at once, and
+        as `train` says.
+    """
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    if "WORLD_SIZE" in os.environ:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group()
     try:
-        run(words)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            if "RANK" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1":
+                if torch.cuda.is_available():
+                    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+                dist.init_process_group()
+            return run(words)
     except (ValueError, OSError, ImportError, gym.error.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        say("stopped at once")
+        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    return 0

@@ -1,0 +1,190 @@
+"""Keeping a run: its checkpoint whatever ends it, its log, and the signals that stop it."""
+
+import glob
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+from ppo_lib.checkpoint import plain, write_checkpoint
+from ppo_lib.ppo import PPO
+from ppo_lib.validate import require
+
+SAVE_EVERY = 60.0  #: seconds between two checkpoints, once a run has lasted as long
+LOG_EVERY = 60.0  #: seconds between two lines, likewise
+FIRST_LINE = 10.0  #: seconds before the first of them
+
+
+class Keeper:
+    """Keeps a trainer in a file: at once, after the first update, then now and then, at the end.
+
+    It is a callback of `PPO.learn`.  What is written is the trainer as it was after an update,
+    never in the midst of one, so that training which goes on from the file is the same to the bit.
+    A checkpoint that can't be written is told on stderr, and tried again later.
+
+    Args:
+        trainer: what is kept.
+        path: the file.
+        options: what else is kept in it, plain data, so that `--resume` knows it.
+        new: whether the file must be a new one.
+
+    Raises:
+        FileExistsError: if it must, and is there.
+        OSError: if it can't be written; nothing of it is left.
+    """
+
+    def __init__(self, trainer: PPO, path: Path, options: dict[str, Any], *, new: bool) -> None:
+        self.path, self.options = path, options
+        self._due = _now_and_then(0.0, SAVE_EVERY)
+        self._failed = False
+        self._folders = [folder for folder in path.parents if not folder.exists()]
+        if new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("xb").close()  # nobody else's from here on
+        else:
+            for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed while it wrote
+        self._take(trainer)
+        try:
+            write_checkpoint(path, self._state)
+        except BaseException:
+            if new:
+                self.remove()
+            raise
+        self._written = True
+
+    def __call__(self, trainer: PPO) -> None:
+        """Remember the trainer as it is, and write it if it is time."""
+        self._take(trainer)
+        if self._due():
+            self.write()
+
+    def write(self) -> bool:
+        """Write what is remembered, if it is not written; say so, and give False, if that fails."""
+        if self._written:
+            return True
+        try:
+            write_checkpoint(self.path, self._state)
+        except OSError as error:
+            self._failed = True
+            say(f"checkpoint: not written at {self._state['env_steps']:,} steps: {error}")
+            return False
+        if self._failed:
+            say(f"checkpoint: written again at {self._state['env_steps']:,} steps")
+        self._written, self._failed = True, False
+        return True
+
+    def remove(self) -> None:
+        """Remove the file, and the folders that were made for it."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # where something else is by now
+            for folder in self._folders:
+                folder.rmdir()
+
+    def _take(self, trainer: PPO) -> None:
+        self._state = plain(trainer.state_dict()) | {"options": self.options}
+        self._written = False
+
+
+class Interruption:
+    """Lets a signal end training after the update in which it comes; a second one, at once.
+
+    Signals are Ctrl-C, SIGTERM and SIGHUP, the last one unless it is ignored, as under nohup.  It
+    is a callback of `PPO.learn`, and a context in which signals are handled.
+
+    Attributes:
+        signal: the first one that came; None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> Self:
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in names]
+        ignored = signal.SIG_IGN
+        self._before = {
+            number: signal.signal(number, self._come)
+            for number in numbers
+            if number == signal.SIGINT or signal.getsignal(number) != ignored
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self, trainer: PPO) -> bool:
+        """Whether to stop: ranks hear of it at different moments, and stop after one update."""
+        return bool(trainer.mean(torch.tensor([float(self.signal is not None)])) > 0)
+
+    def _come(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+def log() -> Callable[[PPO], None]:
+    """A callback that says now and then how far training is, where no bar is drawn."""
+    due = _now_and_then(FIRST_LINE, LOG_EVERY)
+    drawn = sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
+
+    def line(trainer: PPO) -> None:
+        if not drawn and due():
+            total = trainer.config.num_updates * trainer.config.batch_size
+            speed = trainer.history.rows[-1]["steps_per_second"]
+            say(
+                f"{trainer.env_steps:,} of {total:,} steps, {speed:,.0f} a second, "
+                f"mean return of the last 20 episodes: {trainer.history.recent_return():.1f}"
+            )
+
+    return line
+
+
+def free_paths(path: Path) -> Iterator[Path]:
+    """A path, and others to try where it is taken: a.pt, a-2.pt, a-3.pt and so on."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write where something is."""
+    require(
+        not path.exists() and not path.is_symlink(),
+        f"checkpoint is {path}, which is there already: name another file, or --resume {path}",
+    )
+
+
+def say(line: str) -> None:
+    """A line on stderr, at once; a terminal that is gone ends nothing."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+def _now_and_then(first: float, every: float) -> Callable[[], bool]:
+    """Whether it is time: after ``first`` seconds, then at doubling times, then ``every`` so many.
+
+    It is time once the last time is as long ago as that was from the start.
+    """
+    began = last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < min(every, max(first, last - began)):
+            return False
+        last = now
+        return True
+
+    return due

@@ -5,7 +5,7 @@ model from pairs that the reference wrote and a judge compared, the policy from 
 The rewards, masks, advantages and losses are those of the rooms before this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -20,13 +20,19 @@ from ppo_lib.language.tokens import (
     masked_mean,
     next_values,
     response_mask,
+    sequence_sum,
     token_rewards,
     whiten,
 )
 from ppo_lib.language.transformer import LanguageModel, generate, read, scores
-from ppo_lib.objectives import clipped_surrogate_loss, value_loss
+from ppo_lib.objectives import (
+    clipped_surrogate_loss,
+    effective_sample_size,
+    kl_k1,
+    value_loss,
+)
 from ppo_lib.returns import gae
-from ppo_lib.validate import require
+from ppo_lib.validate import require, same_shape
 
 Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -248,6 +254,82 @@ def update(
             _step(optimizer, loss + value_coef * value_loss(values, returns))
             cut.append(((log_probs - old).exp() - 1).abs().gt(clip_range).float().mean().item())
     return sum(cut) / len(cut)
+
+
+def tune(
+    policy: LanguageModel,
+    reference: LanguageModel,
+    reward_model: LanguageModel,
+    generator: torch.Generator,
+    *,
+    kl_coef: float,
+    updates: int = 60,
+    responses: int = 128,
+    learning_rate: float = 1e-3,
+) -> Iterator[Batch]:
+    """PPO: draw, show the batch, update, and again; the policy is changed as one iterates.
+
+    Args:
+        policy: a copy of the reference, to begin with.
+        reference: π_ref, which stays.
+        reward_model: r̂.
+        generator: where all random numbers come from.
+        kl_coef: β, at least 0.
+        updates: batches drawn and learned from.
+        responses: N, of a batch.
+        learning_rate: of Adam.
+    """
+    optimizer = torch.optim.Adam(policy.parameters(), learning_rate)
+    for _ in range(updates):
+        batch = draw(policy, reference, reward_model, responses, generator, kl_coef=kl_coef)
+        yield batch
+        update(policy, optimizer, batch, generator)
+
+
+def measure(batch: Batch) -> dict[str, float]:
+    """Means over the responses: r̂ (``score``), ``gold``, share of reviews, and KL(π ‖ π_ref)."""
+    gold, grammatical = reviews.judge(batch.prompts, batch.tokens)
+    log_ratio = sequence_sum(kl_k1(batch.ref_log_probs, batch.log_probs), batch.mask)
+    return {
+        "score": batch.scores.mean().item(),
+        "gold": gold.mean().item(),
+        "grammatical": grammatical.float().mean().item(),
+        "kl": log_ratio.mean().item(),
+    }
+
+
+class Estimate(NamedTuple):
+    """β log of a mean of weights: the value, its standard error, and what the sample is worth."""
+
+    value: float
+    standard_error: float
+    effective_samples: float
+
+
+def optimum_value(
+    scores: Tensor, log_ratio: Tensor, *, kl_coef: float
+) -> Estimate:
+    """J* = β log E_π[π_ref(y)/π(y) exp(r(y)/β)] from samples of any π (eq-optimum-sample).
+
+    The mean of the weights has no bias; its logarithm is below log Z on average, by Jensen.
+    The standard error, by the delta method, means something only where many samples count.
+
+    Args:
+        scores: ``[n]``, r(y) of texts that π drew.
+        log_ratio: ``[n]``, log π(y) - log π_ref(y); zeros if the reference drew them.
+        kl_coef: β, above 0.
+    """
+    require(kl_coef > 0, f"kl_coef is {kl_coef}, expected a number above 0")
+    same_shape(scores=scores, log_ratio=log_ratio)
+    log_weights = scores.double() / kl_coef - log_ratio.double()
+    largest = log_weights.max()
+    weights = (log_weights - largest).exp()
+    error = weights.std() / weights.mean() / len(weights) ** 0.5
+    return Estimate(
+        kl_coef * (weights.mean().log() + largest).item(),
+        kl_coef * error.item(),
+        effective_sample_size(weights),
+    )
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:

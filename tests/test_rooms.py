@@ -9,9 +9,15 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate"},
-    {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
-    {"policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
-    {"rollout", "checkpoint", "exact.env", "book.reading", "language.world"},
+    {
+        *("returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"),
+        "language.reviews",
+    },
+    {
+        *("policies", "book.checks", "book.figures", "book.formulas", "language.tokens"),
+        "language.transformer",
+    },
+    {"rollout", "checkpoint", "exact.env", "book.reading", "language.world", "language.tuning"},
     {"evaluate", "history"},
     {"ppo", "shell.film"},
     {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},

@@ -5,8 +5,6 @@ reference, its ``values`` a critic or, read at the last token, a reward model.
 Tokens are time-major as everywhere, ``[T, N]``; row 0 of what a model reads is the prompt.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +49,9 @@ class Block(nn.Module):
         self, x: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """``[N, T, width]`` to the same, and the keys and values of all places so far."""
-        heads = self.queries_keys_values(self.before_attention(x)).unflatten(-1, (3, self.heads, -1))
+        heads = self.queries_keys_values(self.before_attention(x)).unflatten(
+            -1, (3, self.heads, -1)
+        )
         queries, keys, values = heads.permute(2, 0, 3, 1, 4)
         if past is not None:
             keys, values = torch.cat([past[0], keys], 2), torch.cat([past[1], values], 2)
@@ -110,8 +110,10 @@ class LanguageModel(nn.Module):
         start = cache[0][0].shape[2] if cache else 0
         places = torch.arange(start, start + len(tokens))
         context = self.place.num_embeddings
-        require(len(places) + start <= context, f"tokens end at place {len(places) + start}, "
-                f"expected at most {context}")
+        require(
+            len(places) + start <= context,
+            f"tokens end at place {len(places) + start}, expected at most {context}",
+        )
         x = self.token(tokens.T) + self.place(places)
         kept = []
         for i, block in enumerate(self.blocks):
@@ -191,8 +193,3 @@ def scores(model: LanguageModel, prompts: Tensor, tokens: Tensor, last: Tensor) 
     """
     _, values = model(torch.cat([prompts[None], tokens]))
     return (values[1:] * last).sum(0)
-
-
-def parameters_of(models: Sequence[nn.Module]) -> int:
-    """How many numbers some networks learn."""
-    return sum(p.numel() for model in models for p in model.parameters())

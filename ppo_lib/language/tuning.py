@@ -129,7 +129,9 @@ def fit_reward_model(
     fitted = deepcopy(model).requires_grad_(True)
     optimizer = torch.optim.Adam(fitted.parameters(), betas=(0.9, 0.95))
     n = len(pairs.prompts)
-    order = [here for _ in range(epochs) for here in torch.randperm(n, generator=generator).split(batch)]
+    order = [
+        here for _ in range(epochs) for here in torch.randperm(n, generator=generator).split(batch)
+    ]
     for step, here in enumerate(order):
         _set_rate(optimizer, learning_rate, step, len(order))
         both = torch.cat([pairs.preferred[:, here], pairs.other[:, here]], dim=1)
@@ -204,12 +206,25 @@ def draw(
     rewards = token_rewards(score, log_probs, ref_log_probs, mask, kl_coef=kl_coef)
     ends = last_token(mask)
     advantages, returns = gae(
-        rewards, values, next_values(values, mask), ends, torch.zeros_like(ends),
-        gamma=1.0, gae_lambda=gae_lambda,
+        rewards,
+        values,
+        next_values(values, mask),
+        ends,
+        torch.zeros_like(ends),
+        gamma=1.0,
+        gae_lambda=gae_lambda,
     )
     return Batch(
-        prompts, tokens, mask, score, log_probs, ref_log_probs, rewards, values,
-        whiten(advantages, mask), returns,
+        prompts,
+        tokens,
+        mask,
+        score,
+        log_probs,
+        ref_log_probs,
+        rewards,
+        values,
+        whiten(advantages, mask),
+        returns,
     )
 
 
@@ -306,9 +321,7 @@ class Estimate(NamedTuple):
     effective_samples: float
 
 
-def optimum_value(
-    scores: Tensor, log_ratio: Tensor, *, kl_coef: float
-) -> Estimate:
+def optimum_value(scores: Tensor, log_ratio: Tensor, *, kl_coef: float) -> Estimate:
     """J* = β log E_π[π_ref(y)/π(y) exp(r(y)/β)] from samples of any π (eq-optimum-sample).
 
     The mean of the weights has no bias; its logarithm is below log Z on average, by Jensen.

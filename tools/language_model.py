@@ -1,11 +1,13 @@
 """Tune the small language model over seeds and prices of KL, and store what came of it.
 
 Usage: ``python tools/language_model.py [SEED ...]``; it writes ``book/_data/language_model.json``,
-in some two minutes a seed on an idle core.  Named seeds are run and put beside those stored.
+in about a minute a seed on an idle core.  Named seeds are run and put beside those stored.
 """
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from ppo_lib.language.tuning import (
 )
 
 STORE = Path(__file__).resolve().parents[1] / "book" / "_data" / "language_model.json"
-BETAS, SEEDS = (0.0, 0.02, 0.05, 0.1, 0.5), range(5)
+BETAS, SEEDS = (0.0, 0.05, 0.5, 0.1, 0.02), range(5)
+UPDATES, TEXTS = 45, 4000
 CURVES = ("score", "gold", "grammatical", "kl")
 
 
@@ -35,12 +38,12 @@ def correlation(x: torch.Tensor, y: torch.Tensor) -> float:
     return torch.corrcoef(torch.stack([x, y]))[0, 1].item()
 
 
-def run(seed: int) -> dict[str, object]:
-    """One reference, one reward model, and a policy for each β."""
+def run(seed: int) -> Iterator[dict[str, object]]:
+    """One reference, one reward model, and a policy for each β; what is known, after each."""
     generator = torch.Generator().manual_seed(seed)
     reference = pretrain(seed).requires_grad_(False)
     reward_model = fit_reward_model(reference, preferences(reference, 2000, generator), generator)
-    prompts, tokens = sample(reference, 8000, generator)
+    prompts, tokens = sample(reference, TEXTS, generator)
     gold, grammatical = reviews.judge(prompts, tokens)
     scores = torch.cat(
         [
@@ -60,7 +63,9 @@ def run(seed: int) -> dict[str, object]:
         policy = deepcopy(reference).requires_grad_(True)
         curves = [
             measure(batch)
-            for batch in tune(policy, reference, reward_model, generator, kl_coef=beta)
+            for batch in tune(
+                policy, reference, reward_model, generator, kl_coef=beta, updates=UPDATES
+            )
         ]
         after = draw(policy, reference, reward_model, 1000, generator, kl_coef=beta)
         found: dict[str, object] = {key: [row[key] for row in curves] for key in CURVES}
@@ -76,7 +81,7 @@ def run(seed: int) -> dict[str, object]:
             found["best_by_policy"] = optimum_value(after.scores, ratio, kl_coef=beta)
         result[str(beta)] = found
         print(seed, beta, {k: round(v, 2) for k, v in measure(after).items()}, flush=True)
-    return result
+        yield result
 
 
 def rounded(x: object) -> object:
@@ -89,13 +94,18 @@ def rounded(x: object) -> object:
 
 
 def main(seeds: list[int]) -> None:
-    """Run seeds one at a time, and store each as it is done."""
+    """Run seeds one at a time, and store what is known after each policy."""
     for seed in seeds:
-        made = rounded(run(seed))
-        known = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
-        known[str(seed)] = made
-        text = json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False)
-        STORE.write_text(text + "\n", encoding="utf-8")
+        for made in run(seed):
+            known = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
+            known[str(seed)] = rounded(made)
+            text = json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False)
+            # A list of numbers stands on one line.
+            text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m[0].split()), text)
+            # Put in place whole, since several may run side by side.
+            new = STORE.with_suffix(f".{seed}")
+            new.write_text(text + "\n", encoding="utf-8")
+            new.replace(STORE)
 
 
 if __name__ == "__main__":

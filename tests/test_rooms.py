@@ -9,9 +9,18 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate", "replay"},
-    {"returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"},
-    {"config", "policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
-    {"rollout", "networks", "exact.env", "book.reading", "language.world"},
+    {
+        *("returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"),
+        "language.reviews",
+    },
+    {
+        *("config", "policies", "book.checks", "book.figures", "book.formulas"),
+        *("language.tokens", "language.transformer"),
+    },
+    {
+        *("rollout", "networks", "exact.env", "book.reading", "language.world"),
+        "language.tuning",
+    },
     {"evaluate", "history", "checkpoint"},
     {"ppo", "best", "shell.film"},
     {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},

@@ -1,0 +1,375 @@
+"""The small language model, its reviews and its tuning, against independent truths."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.testing import assert_close
+
+from ppo_lib.language import reviews, tuning
+from ppo_lib.language.tokens import last_token, response_mask
+from ppo_lib.language.transformer import LanguageModel, attend, generate, read, scores
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    small = LanguageModel(len(reviews.WORDS), reviews.LIMIT + 1, generator(3), width=16, heads=2)
+    torch.nn.init.normal_(small.value.weight, generator=generator(4))
+    return small
+
+
+@pytest.fixture(scope="module")
+def texts() -> tuple[torch.Tensor, torch.Tensor]:
+    return reviews.write(50, seed=1)
+
+
+# -- the transformer -----------------------------------------------------------------------
+
+
+def test_attention_is_that_of_torch() -> None:
+    q, k, v = torch.randn(3, 2, 4, 7, 5, generator=generator()).unbind()
+    assert_close(attend(q, k, v), scaled_dot_product_attention(q, k, v, is_causal=True))
+
+
+def test_attention_of_the_last_places_alone() -> None:
+    q, k, v = torch.randn(3, 2, 7, 5, generator=generator()).unbind()
+    assert_close(attend(q[:, -3:], k, v), attend(q, k, v)[:, -3:])
+
+
+def test_attention_row_by_hand() -> None:
+    q = torch.tensor([[0.0], [1.0]])
+    k, v = torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [5.0]])
+    e = torch.tensor(2.0).exp()
+    assert_close(attend(q, k, v), torch.stack([v[0], (3 + 5 * e)[None] / (1 + e)]))
+
+
+def test_a_block_is_a_layer_of_torch(model: LanguageModel) -> None:
+    block = model.blocks[0]
+    layer = torch.nn.TransformerEncoderLayer(
+        16, 2, 64, dropout=0.0, batch_first=True, norm_first=True
+    )
+    with torch.no_grad():
+        for ours, theirs in (
+            (block.queries_keys_values.weight, layer.self_attn.in_proj_weight),
+            (block.queries_keys_values.bias, layer.self_attn.in_proj_bias),
+            (block.out.weight, layer.self_attn.out_proj.weight),
+            (block.out.bias, layer.self_attn.out_proj.bias),
+            (block.mlp[0].weight, layer.linear1.weight),
+            (block.mlp[0].bias, layer.linear1.bias),
+            (block.mlp[2].weight, layer.linear2.weight),
+            (block.mlp[2].bias, layer.linear2.bias),
+        ):
+            theirs.copy_(ours)
+    x = torch.randn(3, 6, 16, generator=generator())
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(6)
+    assert_close(block(x, None)[0], layer(x, src_mask=mask), atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_sees_what_comes_later(model: LanguageModel, texts) -> None:
+    prompts, tokens = texts
+    changed = tokens.clone()
+    changed[5:] = 7
+    for before, after in zip(
+        read(model, prompts, tokens), read(model, prompts, changed), strict=True
+    ):
+        # Row 5 is of the prefix of the prompt and tokens 0 to 4; its action differs.
+        rows = 5 if before.ndim == 2 else 6
+        assert_close(before[:rows], after[:rows])
+    assert not torch.equal(
+        read(model, prompts, tokens)[1][6:], read(model, prompts, changed)[1][6:]
+    )
+
+
+def test_the_cache_gives_the_same_numbers(model: LanguageModel, texts) -> None:
+    tokens = torch.cat([texts[0][None], texts[1]])
+    logits, values = model(tokens)
+    cache = []
+    parts = [model(part, cache) for part in tokens.split([1, 1, 4, len(tokens) - 6])]
+    assert_close(torch.cat([part[0] for part in parts]), logits, atol=1e-5, rtol=1e-5)
+    assert_close(torch.cat([part[1] for part in parts]), values, atol=1e-5, rtol=1e-5)
+
+
+def test_generation_is_the_same_without_the_cache(model: LanguageModel) -> None:
+    prompts = torch.tensor(reviews.PROMPTS).repeat(20)
+    draws = [
+        generate(model, prompts, 10, reviews.END, generator(5), use_cache=use)
+        for use in (True, False)
+    ]
+    assert torch.equal(*draws)
+    mask = response_mask(draws[0], reviews.END)
+    assert bool((draws[0][~mask] == reviews.END).all())
+
+
+def test_generation_draws_from_the_logits(model: LanguageModel) -> None:
+    prompts = torch.full((20_000,), reviews.PROMPTS[0])
+    drawn = generate(model, prompts, 1, reviews.END, generator())[0]
+    expected = model(prompts[None, :1])[0][0, 0].softmax(-1)
+    found = drawn.bincount(minlength=len(expected)) / len(drawn)
+    error = (expected * (1 - expected) / len(drawn)).sqrt()
+    assert bool(((found - expected).abs() < 5 * error).all())
+
+
+def test_what_is_read_of_each_token_by_a_loop(model: LanguageModel, texts) -> None:
+    prompts, tokens = texts[0][:3], texts[1][:, :3]
+    log_probs, values, _ = read(model, prompts, tokens)
+    number = scores(model, prompts, tokens, last_token(response_mask(tokens, reviews.END)))
+    for n in range(3):
+        column = [int(prompts[n]), *tokens[:, n].tolist()]
+        for t in range(len(tokens)):
+            logits, value = model(torch.tensor(column[: t + 1])[:, None])
+            expected = logits[-1, 0].log_softmax(-1)[column[t + 1]]
+            assert_close(log_probs[t, n], expected, atol=1e-5, rtol=1e-5)
+            assert_close(values[t, n], value[-1, 0], atol=1e-5, rtol=1e-5)
+        whole = column[: column.index(reviews.END) + 1]
+        expected = model(torch.tensor(whole)[:, None])[1][-1, 0]
+        assert_close(number[n], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_size_that_the_chapter_names() -> None:
+    model = LanguageModel(len(reviews.WORDS), reviews.LIMIT + 1, generator())
+    v, c, d = len(reviews.WORDS), reviews.LIMIT + 1, 64
+    block = 4 * d + (d + 1) * 3 * d + (d + 1) * d + (d + 1) * 4 * d + (4 * d + 1) * d
+    expected = v * d + c * d + 2 * block + 2 * d + (d + 1) * v + d + 1
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+# -- the reviews and their judge -----------------------------------------------------------
+
+GOLD = {
+    "film: the plot is good .": 1.0,
+    "film: the plot is very good and the cast is not great .": 1.5 - 1.0,
+    "food: the soup is quite awful and the soup is lovely and the bread is weak .": -1 + 2 - 1,
+    "food: the soup is lovely and the bread is lovely .": 2.0 + reviews.REPEATED,
+    "food: the soup is dull and the bread is not dull .": -1.0 + reviews.REPEATED,
+}
+NO_REVIEWS = [
+    "film: .",
+    "film: the plot is good",
+    "film: the soup is good .",
+    "film: the plot is very very good .",
+    "film: the plot is good and .",
+    "film: the plot is good good .",
+    "film: plot is good .",
+    "film: the plot is very .",
+    "film: the plot the is good .",
+    "film: good is the plot .",
+    "film: and the plot is good .",
+    "film: the plot is good and and the cast is good .",
+    "film: " + " and ".join(["the plot is good"] * 4) + " .",
+    "film: film: plot is good .",
+    "film: the plot is plot .",
+]
+
+
+@pytest.mark.parametrize("text", GOLD)
+def test_the_gold_reward_of_written_reviews(text: str) -> None:
+    prompt, *words = text.split()
+    assert reviews.gold_of(prompt, words) == GOLD[text]
+
+
+@pytest.mark.parametrize("text", NO_REVIEWS)
+def test_what_is_no_review(text: str) -> None:
+    prompt, *words = text.split()
+    assert reviews.parse(prompt, words) is None
+    assert reviews.gold_of(prompt, words) == reviews.NO_REVIEW
+
+
+def test_the_judge_knows_every_review_of_one_clause() -> None:
+    adverbs = ("", *reviews.FACTOR)
+    every = {
+        f"the {noun} is {adverb} {adjective} .".replace("  ", " ")
+        for noun in reviews.NOUNS["food:"]
+        for adverb in adverbs
+        for adjective in reviews.WORTH
+    }
+    wrong = {"the", "is", "very", "good", "soup", "plot", "."}
+    for a in wrong:
+        for b in wrong:
+            for c in wrong:
+                text = f"the {a} {b} {c} ."
+                assert (reviews.parse("food:", text.split()) is not None) == (text in every)
+    assert all(reviews.parse("food:", text.split()) for text in every)
+
+
+def test_the_grammar_writes_reviews_alone(texts) -> None:
+    gold, grammatical = reviews.judge(*texts)
+    assert bool(grammatical.all())
+    assert reviews.write(50, seed=1)[1].equal(texts[1])
+    assert gold[0] == reviews.gold_of(
+        reviews.WORDS[texts[0][0]], reviews.words_of(texts[1][:, 0].tolist())
+    )
+
+
+def test_padding_is_not_read(texts) -> None:
+    prompts, tokens = texts
+    noise = tokens.where(response_mask(tokens, reviews.END), 9)
+    assert_close(reviews.judge(prompts, noise)[0], reviews.judge(prompts, tokens)[0])
+    assert reviews.say(int(prompts[0]), noise[:, 0].tolist()).endswith(".")
+    assert reviews.say(1, [3, 4]) == "film: the is …"
+
+
+# -- pretraining, preferences, the reward model --------------------------------------------
+
+
+def test_pretraining_learns_and_can_be_repeated() -> None:
+    a, b = (tuning.pretrain(7, steps=40, batch=16) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    prompts, tokens = reviews.write(100, seed=99)
+    mask = response_mask(tokens, reviews.END)
+    surprise = -read(a, prompts, tokens)[0][mask].mean().item()
+    assert surprise < 2.0 < torch.tensor(float(len(reviews.WORDS))).log()
+
+
+def test_preferences_follow_the_judge(model: LanguageModel) -> None:
+    def judge(_prompts, tokens):
+        return (tokens == reviews.END).sum(0) * 100.0, None
+
+    pairs = tuning.preferences(model, 60, generator(), judge=judge)
+    ends = [(x == reviews.END).sum(0) for x in (pairs.preferred, pairs.other)]
+    assert bool((ends[0] >= ends[1]).all())
+    assert bool((ends[0] > ends[1]).any())
+
+    def indifferent(_prompts, tokens):
+        return torch.zeros(tokens.shape[1]), None
+
+    drawn = tuning.preferences(model, 200, generator(), judge=indifferent)
+    first = tuning.sample(model, 200, generator())[1]
+    kept = int((drawn.preferred == first).all(0).sum())
+    assert 60 < kept < 140
+
+
+def test_the_loss_of_preferences_and_its_gradient_by_hand() -> None:
+    x = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    y = torch.tensor([0.5, 1.0, 0.5])
+    loss = tuning.preference_loss(x, y)
+    p = 1 / (1 + (-(x.detach() - y)).exp())
+    assert_close(loss.detach(), -p.log().mean())
+    loss.backward()
+    assert_close(x.grad, -(1 - p) / 3)
+
+
+def test_the_reward_model_learns_a_simple_taste(model: LanguageModel) -> None:
+    def judge(_prompts, tokens):
+        return (tokens == reviews.NUMBER["the"]).sum(0) * 3.0, None
+
+    before = deepcopy(model.state_dict())
+    pairs = tuning.preferences(model, 400, generator(), judge=judge)
+    fitted = tuning.fit_reward_model(model, pairs, generator(), epochs=8)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    a, b = (tuning.reward(fitted, pairs.prompts, x) for x in (pairs.preferred, pairs.other))
+    assert float((a > b).float().mean()) > 0.7
+    assert_close((a.mean() + b.mean()) / 2, torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+# -- PPO -----------------------------------------------------------------------------------
+
+
+def test_a_batch_against_loops(model: LanguageModel) -> None:
+    reference = LanguageModel(len(reviews.WORDS), reviews.LIMIT + 1, generator(9))
+    batch = tuning.draw(model, reference, model, 6, generator(), kl_coef=0.3, gae_lambda=0.9)
+    advantages = torch.zeros_like(batch.values)
+    for n in range(6):
+        length = int(batch.mask[:, n].sum())
+        after = 0.0
+        for t in reversed(range(length)):
+            ratio = batch.log_probs[t, n] - batch.ref_log_probs[t, n]
+            reward = -0.3 * ratio + (batch.scores[n] if t == length - 1 else 0.0)
+            assert_close(batch.rewards[t, n], reward)
+            later = batch.values[t + 1, n] if t < length - 1 else 0.0
+            after = reward + later - batch.values[t, n] + 0.9 * after
+            advantages[t, n] = after
+            assert_close(batch.returns[t, n], after + batch.values[t, n], atol=1e-5, rtol=1e-5)
+    some = advantages[batch.mask]
+    expected = (some - some.mean()) / some.std()
+    assert_close(batch.advantages[batch.mask], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_update_makes_good_tokens_more_probable(model: LanguageModel) -> None:
+    policy = deepcopy(model)
+    batch = tuning.draw(policy, model, model, 64, generator(), kl_coef=0.0)
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    cut = tuning.update(policy, optimizer, batch, generator())
+    assert 0 <= cut < 0.5
+    change = read(policy, batch.prompts, batch.tokens)[0] - batch.log_probs
+    assert float((change * batch.advantages)[batch.mask].mean().detach()) > 0
+
+
+def test_padding_changes_no_update(model: LanguageModel) -> None:
+    found = []
+    for fill in (reviews.END, 5):
+        policy = deepcopy(model)
+        batch = tuning.draw(policy, model, model, 16, generator(), kl_coef=0.1)
+        batch = batch._replace(tokens=batch.tokens.where(batch.mask, fill))
+        tuning.update(policy, torch.optim.SGD(policy.parameters(), 0.1), batch, generator())
+        found.append(torch.cat([p.flatten() for p in policy.parameters()]))
+    assert_close(*found, atol=1e-5, rtol=1e-4)
+
+
+def test_tuning_shows_the_batch_before_it_learns(model: LanguageModel) -> None:
+    policy = deepcopy(model)
+    run = tuning.tune(policy, model, model, generator(), kl_coef=0.1, updates=3, responses=8)
+    first = next(run)
+    assert_close(first.log_probs, first.ref_log_probs)
+    measured = tuning.measure(first)
+    assert measured["kl"] == pytest.approx(0, abs=1e-5)
+    assert measured["score"] == pytest.approx(first.scores.mean().item())
+    assert len(list(run)) == 2
+    assert not torch.equal(policy.logits.weight, model.logits.weight)
+
+
+def test_the_optimum_from_samples_of_two_policies() -> None:
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    q = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    r = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    exact = 0.5 * (p * (r / 0.5).exp()).sum().log().item()
+    for law in (p, q):
+        drawn = law.multinomial(40_000, True, generator=generator())
+        ratio = (law / p).log()[drawn]
+        found = tuning.optimum_value(r[drawn], ratio, kl_coef=0.5)
+        assert abs(found.value - exact) < 5 * found.standard_error
+        weights = (r / 0.5).exp() * p / law
+        share = (law @ weights) ** 2 / (law @ weights**2)
+        assert found.effective_samples / 40_000 == pytest.approx(float(share), abs=0.02)
+
+
+# -- refusals ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda _: attend(torch.zeros(3, 2), torch.zeros(2, 2), torch.zeros(2, 2)), "keys has 2"),
+        (lambda _: LanguageModel(9, 9, generator(), width=10), "width is 10, expected a multiple"),
+        (lambda m: m(torch.zeros(4, dtype=torch.int64)), r"tokens has shape \(4,\)"),
+        (lambda m: m(torch.zeros(20, 1, dtype=torch.int64)), "place 20, expected at most 19"),
+        (lambda m: generate(m, torch.zeros(1, 1), 3, 0, generator()), r"prompts has shape"),
+        (lambda m: generate(m, torch.tensor([1]), 0, 0, generator()), "limit is 0"),
+        (lambda _: reviews.write(0, 0), "n is 0"),
+        (lambda _: reviews.parse("book:", ["."]), "prompt is 'book:', expected one of film:"),
+        (lambda _: reviews.judge(torch.zeros(2), torch.zeros(3, 4)), r"prompts has shape \(2,\)"),
+        (lambda _: tuning.pretrain(0, steps=0), "steps is 0"),
+        (lambda m: tuning.sample(m, 0, generator()), "n is 0"),
+        (
+            lambda m: tuning.update(
+                m, None, tuning.draw(m, m, m, 2, generator(), kl_coef=0), generator(), minibatches=3
+            ),
+            "minibatches is 3, expected 1 to 2",
+        ),
+        (
+            lambda _: tuning.optimum_value(torch.zeros(2), torch.zeros(2), kl_coef=0),
+            "kl_coef is 0",
+        ),
+        (
+            lambda _: tuning.optimum_value(torch.zeros(2), torch.zeros(3), kl_coef=1),
+            r"log_ratio has shape \(3,\)",
+        ),
+    ],
+)
+def test_refusals(model: LanguageModel, call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(model)

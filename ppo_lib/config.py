@@ -168,6 +168,7 @@ _ROBOT = PPOConfig(
     normalize_rewards=True,
 )
 #: By gymnasium id.  Seeds 100 and up chose them; the runs that the book shows have lower ones.
+#: Those of LunarLander-v3 were tried with one seed, 100: a mean of 275 over 20 episodes at the end.
 SETTINGS = {
     "CartPole-v1": PPOConfig(
         num_envs=16,

@@ -161,7 +161,15 @@ def saved(folder):
     loaded = ParallelPPO.load(folder / "agent.pt")
     opening = loaded.collector.obs.clone()
     loaded.learn()
-    return {"opening": opening, "vector": state_of(loaded)["vector"], "steps": loaded.env_steps}
+    trainer.learn()
+    pairs = [(state_of(loaded)[key], x) for key, x in state_of(trainer).items()]
+    return {
+        "opening": opening,
+        "vector": state_of(loaded)["vector"],
+        "steps": loaded.env_steps,
+        "anew": loaded.anew,
+        "as one that was not": all(torch.equal(a, b) for a, b in pairs),
+    }
 
 
 def interrupted():
@@ -292,6 +300,9 @@ def test_a_frozen_layer_stays_on_every_rank(two):
 def test_a_saved_run_goes_on_in_all_processes_in_episodes_of_their_own(two):
     first, second = (found["saved"] for found in two)
     assert first["steps"] == second["steps"] == 256
+    for found in (first, second):
+        assert found["anew"] == ""
+        assert found["as one that was not"]
     assert torch.equal(first["vector"], second["vector"])
     seen = {tuple(obs) for found in (first, second) for obs in found["opening"].tolist()}
     begun = torch.cat([found["clip, CartPole"]["own obs"] for found in two]).tolist()

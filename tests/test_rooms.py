@@ -14,7 +14,7 @@ FLOORS = [
     {"rollout", "networks", "exact.env", "book.reading", "language.world"},
     {"evaluate", "history", "checkpoint"},
     {"ppo", "shell.film"},
-    {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},
+    {"parallel", "book.ladder", "book.bugs", "book.language", "book.printed", "shell.tensorboard"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

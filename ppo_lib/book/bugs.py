@@ -1,5 +1,6 @@
-"""Silent bugs that real projects shipped, each planted in the library in a few lines, and two
-worlds so small that their effect is seen.
+"""Silent bugs that real projects shipped, each planted in the library in a few lines.
+
+Beside them stand two worlds so small that their effect is seen.
 
 A bug is a function that stands in for one of the library's while `planted` holds it there, with
 the arguments of the right one.  Nothing else of the trainer changes.
@@ -9,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import gymnasium as gym
@@ -39,7 +40,7 @@ class _Arrays(VectorEnv):
     """
 
     limit: int
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
@@ -49,7 +50,10 @@ class _Arrays(VectorEnv):
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """New episodes in all copies."""
         self.dice = np.random.default_rng(seed)
@@ -331,9 +335,7 @@ def swapped(
     check="check_my_policy_loss",
     seen="higgsfield-ai/higgsfield#20 tensorforce/tensorforce#312",
 )
-def recomputed(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
-) -> Tensor:
+def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: float) -> Tensor:
     """The ratio of the new policy to itself: always 1, and never clipped."""
     return clipped_surrogate_loss(log_probs, log_probs.detach(), advantages, clip_range=clip_range)
 
@@ -435,7 +437,7 @@ def leak(
     values: Tensor,
     next_values: Tensor,
     terminated: Tensor,
-    truncated: Tensor,
+    _: Tensor,
     *,
     gamma: float,
     gae_lambda: float,

@@ -1,7 +1,7 @@
 """Train with every bug of `ppo_lib.book.bugs`, and without, and store the learning curves.
 
-Usage: ``python tools/bugs.py [BUG …]``; two processes, some fifteen minutes on two free cores for
-all.  With bugs named, the stored runs of the others are kept.  Every bug has the seeds and the
+Usage: ``python tools/bugs.py [--processes N] [BUG …]``; some ten minutes on two free cores for all.
+With bugs named, the stored runs of the others are kept.  Every bug has the seeds and the
 settings of the right runs beside it; no setting was chosen on these seeds.
 """
 
@@ -41,8 +41,10 @@ def main() -> None:
     """Run the bugs named, or every one, and store after each what there is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bugs", nargs="*", choices=[[], *bugs.BUGS], metavar="BUG")
-    named = parser.parse_args().bugs or list(bugs.BUGS)
-    runs = json.loads(DATA.read_text())["runs"] if DATA.exists() else {}
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    named = arguments.bugs or list(bugs.BUGS)
+    runs = json.loads(DATA.read_text())["runs"] if DATA.exists() and arguments.bugs else {}
     commit = ["git", "-C", str(DATA.parent), "rev-parse", "HEAD"]
     made_at = {
         "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
@@ -54,8 +56,12 @@ def main() -> None:
         for name in named
         for task, key in product(bugs.BUGS[name].tasks, (bugs.right_beside(bugs.BUGS[name]), name))
     }
-    with ProcessPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        for (task, key), (name, changes) in cases.items():
+    pool = partial(ProcessPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
+    with pool(arguments.processes) as executor:
+        # The small worlds first.
+        for (task, key), (name, changes) in sorted(
+            cases.items(), key=lambda x: x[0][0], reverse=True
+        ):
             curves = list(executor.map(partial(run, task, name, changes), SEEDS))
             runs.setdefault(task, {})[key] = curves
             store(DATA, "make bugs", made_at | {"runs": runs})

@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from ppo_lib import ppo
@@ -33,10 +34,10 @@ from ppo_lib.rollout import Rollout
 
 
 class _Arrays(VectorEnv):
-    """N copies of a world without an end, cut after ``limit`` steps; resets at the next step.
+    """N copies of a world, cut after ``limit`` steps; each resets at the step after its end.
 
-    A subclass sets the spaces and ``limit``, and says where copies start, how they move and
-    what they observe.
+    A subclass sets the spaces and ``limit``, and says where copies start, how they move, what
+    that pays and ends, and what they observe.
     """
 
     limit: int
@@ -44,10 +45,8 @@ class _Arrays(VectorEnv):
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
-        self.observation_space = gym.vector.utils.batch_space(
-            self.single_observation_space, num_envs
-        )
-        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(
         self,
@@ -59,30 +58,33 @@ class _Arrays(VectorEnv):
         self.dice = np.random.default_rng(seed)
         self.place = self.starts()
         self.count = np.zeros(self.num_envs, dtype=np.int64)
+        self.over = np.zeros(self.num_envs, dtype=bool)
         return self.seen(), {}
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One step in each copy; where the last one was cut, a reset instead."""
-        resets, moved = self.count == self.limit, self.moved(actions)
-        wide = resets.reshape(-1, *[1] * (moved.ndim - 1))
-        self.place = np.where(wide, self.starts(), moved)
+        """One step in each copy; where the last one was an end, a reset instead."""
+        resets = self.over
+        place, rewards, died = self.moved(actions)
+        wide = resets.reshape(-1, *[1] * (place.ndim - 1))
+        self.place = np.where(wide, self.starts(), place)
         self.count = np.where(resets, 0, self.count + 1)
-        rewards = np.where(resets, 0.0, self.rewards())
-        never = np.zeros(self.num_envs, dtype=bool)
-        return self.seen(), rewards, never, self.count == self.limit, {}
+        died, rewards = died & ~resets, np.where(resets, 0.0, rewards)
+        cut = (self.count == self.limit) & ~died
+        self.over = died | cut
+        return self.seen(), rewards, died, cut, {}
 
 
-class TwoWells(_Arrays):
-    """Eight cells in a row, and a well at each end: the left one pays 0.3 a step, the right 1.
+class Ledge(_Arrays):
+    """Eight cells in a row: a ledge at the left end, and at the right end a well.
 
-    An episode starts in any cell and is cut after eight steps, but the world goes on.  From every
-    cell the right well is worth the way; who takes the limit for an end turns to the near one.
+    Every step that ends in the last cell pays 1, for ever.  A jump from the ledge pays 2 and
+    is the end.  An episode starts in any cell and is cut after eight steps, but the world goes
+    on: from every cell the well is worth the way.
     """
 
-    CELLS, GAMMA, limit = 8, 0.9, 8
-    PAYS = np.array([0.3, 0, 0, 0, 0, 0, 0, 1])
+    CELLS, GAMMA, JUMP, limit = 8, 0.9, 2.0, 8
     single_observation_space = gym.spaces.Box(0, 1, (CELLS,))
     single_action_space = gym.spaces.Discrete(2)
 
@@ -90,13 +92,11 @@ class TwoWells(_Arrays):
         """Any cell, ``[N]``."""
         return self.dice.integers(0, self.CELLS, self.num_envs)
 
-    def moved(self, actions: np.ndarray) -> np.ndarray:
-        """Left or right by one cell, as far as the walls."""
-        return (self.place + 2 * actions - 1).clip(0, self.CELLS - 1)
-
-    def rewards(self) -> np.ndarray:
-        """What the cells pay."""
-        return self.PAYS[self.place]
+    def moved(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Left (0) or right (1) by one cell: places, rewards and deaths."""
+        jumped = (self.place == 0) & (actions == 0)
+        place = (self.place + 2 * actions - 1).clip(0, self.CELLS - 1)
+        return place, np.where(jumped, self.JUMP, place == self.CELLS - 1), jumped
 
     def seen(self) -> np.ndarray:
         """``[N, 8]``, 1 at the cell."""
@@ -109,13 +109,13 @@ class TwoWells(_Arrays):
         Args:
             right: ``[8]`` float64, the probability of going right in each cell.
         """
-        cells = torch.arange(cls.CELLS)
-        step = torch.zeros(cls.CELLS, cls.CELLS, dtype=torch.float64)
-        step[cells, (cells + 1).clamp(max=cls.CELLS - 1)] += right
-        step[cells, (cells - 1).clamp(min=0)] += 1 - right
-        eye = torch.eye(cls.CELLS, dtype=torch.float64)
-        values = torch.linalg.solve(eye - cls.GAMMA * step, step @ torch.tensor(cls.PAYS))
-        return float(values.mean())
+        n = cls.CELLS
+        step = torch.diag(right[:-1], 1) + torch.diag(1 - right[1:], -1)
+        step[-1, -1] = right[-1]
+        pays = step[:, -1].clone()
+        pays[0] += cls.JUMP * (1 - right[0])
+        eye = torch.eye(n, dtype=torch.float64)
+        return float(torch.linalg.solve(eye - cls.GAMMA * step, pays).mean())
 
 
 class Puck(_Arrays):
@@ -132,13 +132,10 @@ class Puck(_Arrays):
         """Anywhere on the table, ``[N, 2]``."""
         return self.dice.uniform(-1, 1, (self.num_envs, 2))
 
-    def moved(self, actions: np.ndarray) -> np.ndarray:
-        """Moved by a fifth of the force."""
-        return self.place + 0.2 * actions
-
-    def rewards(self) -> np.ndarray:
-        """Less the distance from the middle."""
-        return -np.linalg.norm(self.place, axis=-1)
+    def moved(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By a fifth of the force: places, rewards and deaths, of which there are none."""
+        place = self.place + 0.2 * actions
+        return place, -np.linalg.norm(place, axis=-1), np.zeros(self.num_envs, dtype=bool)
 
     def seen(self) -> np.ndarray:
         """``[N, 2]``, the place."""
@@ -161,16 +158,16 @@ def _recent(trainer: PPO) -> float:
 
 @torch.no_grad()
 def _worth(trainer: PPO) -> float:
-    return TwoWells.worth(trainer.policy(torch.eye(TwoWells.CELLS)).double().softmax(-1)[:, 1])
+    return Ledge.worth(trainer.policy(torch.eye(Ledge.CELLS)).double().softmax(-1)[:, 1])
 
 
 _SMALL = PPOConfig(
     total_steps=8192,
     num_envs=16,
     num_steps=32,
-    minibatch_size=128,
-    learning_rate=5e-3,
-    gamma=TwoWells.GAMMA,
+    minibatch_size=256,
+    learning_rate=1e-2,
+    gamma=Ledge.GAMMA,
     hidden_sizes=(32,),
 )
 TASKS = {
@@ -180,7 +177,7 @@ TASKS = {
         _recent,
         "return of the last 20 episodes",
     ),
-    "two wells": Task(TwoWells, _SMALL, _worth, "exact discounted return"),
+    "ledge": Task(Ledge, _SMALL, _worth, "exact discounted return"),
     "puck": Task(Puck, _SMALL, _recent, "return of the last 20 episodes"),
 }
 
@@ -237,7 +234,7 @@ def bug(
     breaks: str,
     check: str,
     seen: str,
-    tasks: tuple[str, ...] = ("CartPole", "two wells"),
+    tasks: tuple[str, ...] = ("ledge",),
     **changes: Any,
 ) -> Callable[[Function], Function]:
     """Enter a function in `BUGS`."""
@@ -287,6 +284,7 @@ def lost_minus(
     breaks="eq-e13",
     check="check_my_policy_loss",
     seen="yandexdataschool/Practical_RL#248",
+    tasks=("ledge", "CartPole"),
 )
 def max_for_min(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
@@ -334,6 +332,7 @@ def swapped(
     breaks="eq-e8",
     check="check_my_policy_loss",
     seen="higgsfield-ai/higgsfield#20 tensorforce/tensorforce#312",
+    tasks=("ledge", "CartPole"),
 )
 def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: float) -> Tensor:
     """The ratio of the new policy to itself: always 1, and never clipped."""
@@ -372,6 +371,7 @@ def entropy_punished(params: Tensor) -> Tensor:
     breaks="eq-d2",
     check="check_my_value_loss",
     seen="RLinf/RLinf#1568 PacktPublishing/Deep-Reinforcement-Learning-Hands-On#33",
+    tasks=("ledge", "CartPole"),
 )
 def broadcast(values: Tensor, returns: Tensor, *_: Any, **__: Any) -> Tensor:
     """Every value against every return: ``[B, B]`` errors."""
@@ -396,6 +396,7 @@ def own_value(rewards: Tensor, values: Tensor, *rest: Tensor, **numbers: float) 
     breaks="eq-d24",
     check="check_my_gae",
     seen="thu-ml/tianshou#869",
+    tasks=("ledge", "CartPole"),
 )
 def no_flag(
     rewards: Tensor, values: Tensor, next_values: Tensor, *flags: Tensor, **numbers: float
@@ -431,6 +432,7 @@ def limit_as_death(
     breaks="eq-d25",
     check="check_my_gae",
     seen="vietnh1009/Super-mario-bros-PPO-pytorch#21 Toni-SM/skrl#449",
+    tasks=("ledge", "CartPole"),
 )
 def leak(
     rewards: Tensor,
@@ -453,6 +455,7 @@ def leak(
     breaks="eq-gae-recursion",
     check="check_my_gae",
     seen="labmlai/annotated_deep_learning_paper_implementations#255",
+    tasks=("ledge", "CartPole"),
 )
 def gamma_lost(
     rewards: Tensor,
@@ -587,11 +590,11 @@ def mean_for_sum(params: Tensor, actions: Tensor) -> Tensor:
     breaks="eq-centred",
     check="check_my_normalize",
     seen="DLR-RM/stable-baselines3#325 DLR-RM/stable-baselines3#1028",
-    tasks=("two wells",),
+    tasks=("ledge",),
     minibatch_size=1,
     num_steps=8,
     num_epochs=1,
-    total_steps=2048,
+    total_steps=1024,
 )
 def one_normalised(advantages: Tensor) -> Tensor:
     """Less its own mean a single advantage is 0: nothing is learned, and nothing is said."""
@@ -604,6 +607,7 @@ def one_normalised(advantages: Tensor) -> Tensor:
     breaks="eq-d23",
     check="check_my_trainer",
     seen="michaelnny/deep_rl_zoo#5 SwarmRL/SwarmRL#125",
+    tasks=("ledge", "CartPole"),
 )
 def from_the_new_critic(self: PPO, batch: Batch) -> Iterator[Batch]:
     """The baseline has been trained on the very returns that it is subtracted from."""

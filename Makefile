@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language control bench ablation lint pages peers clean
+.PHONY: help book test lab execute ladder language control bugs bench ablation lint pages peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
+	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
@@ -68,6 +69,9 @@ language: $(INSTALLED)
 
 control: $(CONTROL_INSTALLED)
 	$(BIN)/python tools/control.py
+
+bugs: $(INSTALLED)
+	$(BIN)/python tools/bugs.py
 
 bench: $(INSTALLED) $(PEERS)/.installed
 	$(BIN)/python bench/run.py

@@ -95,7 +95,7 @@ def k_step_advantages(
     require(isinstance(k, int) and k >= 1, f"k is {k}, expected an integer of at least 1")
     _check(rewards=rewards, truncated=truncated)
     delta = td_errors(rewards, values, next_values, terminated, gamma=gamma)
-    ended, advantages = terminated | truncated, delta
+    ended, advantages = terminated | truncated | (gamma == 0), delta
     for _ in range(min(k, len(delta)) - 1):
         # One more step ahead: the estimate of the next step, moved up by one row.
         later = torch.cat([advantages[1:], torch.zeros_like(delta[:1])])

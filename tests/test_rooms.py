@@ -9,7 +9,16 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate"},
-    {"returns", "objectives", "distributions", "normalizers", "config", "envs", "exact.mdp"},
+    {
+        "audit",
+        "returns",
+        "objectives",
+        "distributions",
+        "normalizers",
+        "config",
+        "envs",
+        "exact.mdp",
+    },
     {"policies", "book.checks", "book.figures", "book.formulas", "language.tokens"},
     {"rollout", "networks", "exact.env", "book.reading", "language.world"},
     {"evaluate", "history", "checkpoint"},

@@ -16,11 +16,11 @@ from unittest.mock import patch
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from ppo_lib import ppo
+from ppo_lib import audit, ppo
 from ppo_lib.config import PPOConfig, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.networks import CategoricalPolicy
@@ -28,7 +28,7 @@ from ppo_lib.objectives import clipped_surrogate_loss, importance_ratio, normali
 from ppo_lib.policies import Policy
 from ppo_lib.ppo import PPO, Batch
 from ppo_lib.returns import gae, td_errors
-from ppo_lib.rollout import Rollout
+from ppo_lib.rollout import Rollout, env_actions
 
 # ---------------------------------------------------------------------------------- worlds
 
@@ -210,7 +210,7 @@ class Bug:
     place: str  #: what it stands in for, "ppo.gae" say
     wrong: Callable[..., Any]
     breaks: str  #: the label of an equation
-    check: str  #: the function of `ppo_lib.audit` that finds it
+    check: str  #: the function of `ppo_lib.audit` that finds it; none for one that hides from all
     seen: tuple[str, ...]  #: where it was reported, "owner/name#number"
     tasks: tuple[str, ...]
     changes: dict[str, Any] = field(default_factory=dict)  #: of the settings, right run and wrong
@@ -566,7 +566,7 @@ def observation_overwritten(self: PPO) -> Rollout:
 def clipped_action(self: PPO) -> Rollout:
     """The action as the environment took it, and its log-probability, as if it had been drawn."""
     rollout = _collect(self)
-    actions = rollout.actions.clamp(-1, 1)
+    actions = torch.as_tensor(env_actions(rollout.actions, self.envs))
     log_probs = self.policy.dist.log_prob(rollout.dist_params, actions)
     return rollout._replace(actions=actions, log_probs=log_probs)
 
@@ -605,7 +605,7 @@ def one_normalised(advantages: Tensor) -> Tensor:
     "advantages from the new critic",
     "PPO._minibatches_of_all_epochs",
     breaks="eq-d23",
-    check="check_my_trainer",
+    check="",
     seen="michaelnny/deep_rl_zoo#5 SwarmRL/SwarmRL#125",
     tasks=("ledge", "CartPole"),
 )
@@ -659,3 +659,62 @@ def _backward(delta: Tensor, factor: Tensor | float, values: Tensor) -> tuple[Te
     for t in range(len(delta) - 2, -1, -1):
         advantages[t] += factors[t] * advantages[t + 1]
     return advantages, advantages + values
+
+
+# ------------------------------------------------------------------------------- the audit
+
+
+def _library_rollout(make_env: Callable[[], gym.Env], num_steps: int) -> dict[str, Tensor]:
+    """What the trainer learns from, of one environment that resets at the next step."""
+    config = PPOConfig(
+        total_steps=num_steps, num_envs=1, num_steps=num_steps, minibatch_size=num_steps
+    )
+    with PPO(SyncVectorEnv([make_env]), config) as trainer:
+        rollout = trainer.collect()
+    return {name: x[rollout.mask] for name, x in rollout._asdict().items() if x.ndim > 1}
+
+
+def _library_trainer(make_env: Callable[[], gym.Env], gamma: float) -> tuple[Function, Function]:
+    config = PPOConfig(
+        total_steps=2400,
+        num_steps=10,
+        minibatch_size=80,
+        num_epochs=8,
+        learning_rate=1e-2,
+        gamma=gamma,
+        max_grad_norm=100.0,
+        hidden_sizes=(16,),
+    )
+    with PPO(make_env, config) as trainer, torch.no_grad():
+        with torch.enable_grad():
+            trainer.learn(show_progress=False)
+        policy, critic = trainer.policy, trainer.critic
+
+    def probabilities(obs: np.ndarray) -> Tensor:
+        return policy(torch.as_tensor(obs)).softmax(-1)
+
+    return probabilities, lambda obs: critic(torch.as_tensor(obs))
+
+
+#: The library's own functions as the audit calls them, each looked up when it is called.
+LIBRARY: dict[str, Function] = {
+    "check_my_gae": lambda *x: ppo.gae(*x[:5], gamma=x[5], gae_lambda=x[6]),
+    "check_my_policy_loss": lambda *x: ppo.clipped_surrogate_loss(*x[:3], clip_range=x[3]),
+    "check_my_value_loss": lambda values, returns: ppo.value_loss(values, returns),
+    "check_my_kl": lambda old, new: Categorical.kl(old, new),
+    "check_my_entropy": lambda logits: Categorical.entropy(logits),
+    "check_my_log_prob": lambda mean, log_std, actions: DiagonalGaussian.log_prob(
+        torch.cat([mean, log_std], dim=-1), actions
+    ),
+    "check_my_normalize": lambda advantages: ppo.normalize_advantages(advantages),
+    "check_my_rollout": _library_rollout,
+    "check_my_trainer": _library_trainer,
+}
+
+
+def audited(check: str) -> str:
+    """What a check of `ppo_lib.audit` says of the library as it is now, or with what is planted."""
+    try:
+        return repr(getattr(audit, check)(LIBRARY[check]))
+    except audit.BugFound as found:
+        return str(found)

@@ -1,0 +1,112 @@
+"""The bugs of chapter 12: each is planted, found by its check, and gone afterwards."""
+
+import numpy as np
+import pytest
+import torch
+
+from ppo_lib import PPO
+from ppo_lib.book import bugs
+from ppo_lib.rollout import check_envs
+
+SLOW = "check_my_trainer"
+
+
+@pytest.mark.parametrize("name", [n for n, b in bugs.BUGS.items() if b.check not in ("", SLOW)])
+def test_the_audit_finds_what_is_planted_and_nothing_afterwards(name):
+    check = bugs.BUGS[name].check
+    with bugs.planted(name):
+        words = bugs.audited(check)
+    assert words.startswith("your ")
+    assert "none of the" not in words
+    assert "right in all" in bugs.audited(check)
+
+
+def test_the_audit_of_the_trainer_passes_it_and_finds_a_layer_that_does_not_learn():
+    assert "right in all" in bugs.audited(SLOW)
+    with bugs.planted("a layer that the optimizer does not see"):
+        assert "has a policy that does not learn" in bugs.audited(SLOW)
+
+
+def test_a_bug_is_gone_after_an_error_too():
+    before = PPO.collect
+
+    def fail():
+        with bugs.planted("the value after the reset"):
+            assert PPO.collect is not before
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert PPO.collect is before
+
+
+def steps(env, actions):
+    rows = [env.step(np.array(a)) for a in actions]
+    return [np.stack(column) for column in zip(*(row[:4] for row in rows), strict=True)]
+
+
+def test_the_ledge_and_the_well_step_by_step():
+    env = bugs.Ledge(2)
+    check_envs(env)
+    env.reset(seed=0)
+    env.place = np.array([0, 6])
+    # The first jumps at once, waits one step and starts again; the second walks into the well.
+    obs, rewards, died, cut = steps(env, [[0, 1]] * 2)
+    assert rewards.tolist() == [[2, 1], [0, 1]]
+    assert died.tolist() == [[True, False], [False, False]]
+    assert obs[0].argmax(-1).tolist() == [0, 7]
+    assert obs[1, 1].argmax() == 7
+    assert not cut.any()
+    rewards, died, cut = steps(env, [[1, 1]] * 6)[1:]
+    assert cut[:, 1].tolist() == [False] * 5 + [True]
+    assert not died.any()
+    assert steps(env, [[1, 1]])[1][0, 1] == 0  # the reset pays nothing
+
+
+def test_the_worth_of_the_ledge_by_hand():
+    # Always right: from cell c ≤ 6 the well is reached after 7 - c steps and pays 10 from there.
+    always = sum(0.9 ** max(6 - c, 0) * 10 for c in range(8)) / 8
+    assert bugs.Ledge.worth(torch.ones(8).double()) == pytest.approx(always)
+    # Always left: from cell c it jumps at step c + 1.
+    jump = sum(0.9**c * 2 for c in range(8)) / 8
+    assert bugs.Ledge.worth(torch.zeros(8).double()) == pytest.approx(jump)
+
+
+def test_the_worth_of_the_ledge_by_play():
+    # 4000 walks of 100 steps by a policy that goes right with 0.7; what is left weighs 0.9^100.
+    env, dice = bugs.Ledge(4000), np.random.default_rng(1)
+    env.limit = 1000
+    env.reset(seed=0)
+    total, alive = np.zeros(4000), np.ones(4000)
+    for t in range(100):
+        _, rewards, died, _, _ = env.step((dice.random(4000) < 0.7).astype(int))
+        total += 0.9**t * alive * rewards
+        alive *= ~died
+    exact = bugs.Ledge.worth(torch.full((8,), 0.7, dtype=torch.float64))
+    assert abs(total.mean() - exact) < 4 * total.std() / 4000**0.5
+
+
+def test_the_puck_moves_by_a_fifth_and_pays_the_distance():
+    env = bugs.Puck(1)
+    check_envs(env)
+    env.reset(seed=0)
+    env.place = np.array([[1.0, 0.0]])
+    obs, rewards, *_ = env.step(np.array([[-1.0, 0.5]]))
+    assert obs[0].tolist() == pytest.approx([0.8, 0.1])
+    assert rewards.tolist() == pytest.approx([-(0.65**0.5)])
+
+
+def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(monkeypatch):
+    short = {"total_steps": 1024}
+    assert len(bugs.curve("ledge", seed=0, **short)) == 2
+    real, calls = PPO.update, []
+
+    def stops(self, rollout):
+        calls.append(0)
+        if len(calls) == 2:
+            raise ValueError
+        return real(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", stops)
+    first, second = bugs.curve("ledge", seed=0, **short)
+    assert first == second

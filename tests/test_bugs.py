@@ -1,5 +1,10 @@
 """The bugs of chapter 12: each is planted, found by its check, and gone afterwards."""
 
+import inspect
+import json
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from ppo_lib.book import bugs
 from ppo_lib.rollout import check_envs
 
 SLOW = "check_my_trainer"
+BOOK = Path(__file__).resolve().parents[1] / "book"
 
 
 @pytest.mark.parametrize("name", [n for n, b in bugs.BUGS.items() if b.check not in ("", SLOW)])
@@ -110,3 +116,52 @@ def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(mo
     monkeypatch.setattr(PPO, "update", stops)
     first, second = bugs.curve("ledge", seed=0, **short)
     assert first == second
+
+
+def test_the_interquartile_mean_of_literals():
+    # Of 1 to 8 and an outlier's row beside them: the middle half is 3, 4, 5, 6.
+    scores = np.array([[8.0, 1], [1, 2], [2, 900], [7, 3], [3, 4], [6, 5], [4, 6], [5, -700]])
+    assert bugs.iqm(scores).tolist() == [4.5, 3.5]
+
+
+def test_an_interval_holds_the_difference_and_excludes_0_where_there_is_one():
+    dice = np.random.default_rng(3)
+    a, b = dice.normal(size=20), dice.normal(size=20)
+    gap, low, high = bugs.difference(a - 2, a)
+    assert gap == pytest.approx(-2)
+    assert low < gap < high < 0
+    gap, low, high = bugs.difference(a, b)
+    assert low < gap < high
+    assert low < 0 < high
+
+
+# ------------------------------------------------------------------ the chapter
+
+
+def test_the_catalogue_of_the_chapter_is_that_of_the_code():
+    cells = nbformat.read(BOOK / "12-silent-bugs.ipynb", as_version=4).cells
+    text = next(cell.source for cell in cells if cell.source.startswith("| bug |"))
+    rows = text.splitlines()[2:]
+    assert len(rows) == len(bugs.BUGS)
+    for row, bug in zip(rows, bugs.BUGS.values(), strict=True):
+        _, name, says, breaks, reported, _ = (x.strip() for x in row.replace("\\|", "¦").split("|"))
+        assert name == bug.name
+        assert says == inspect.getdoc(bug.wrong).splitlines()[0]
+        assert breaks == f"{{eq}}`{bug.breaks}`"
+        assert [seen.replace("#", "/issues/") in reported for seen in bug.seen] == [True] * len(
+            bug.seen
+        )
+
+
+def test_every_bug_has_its_runs_and_right_ones_beside_them():
+    stored = json.loads((BOOK / "_data" / "bugs.json").read_text(encoding="utf-8"))
+    assert len(stored["seeds"]) >= 20
+    assert min(np.diff(stored["seeds"])) >= 1000
+    for bug in bugs.BUGS.values():
+        for task in bug.tasks:
+            config = bugs.TASKS[task].config
+            updates = bug.changes.get("total_steps", config.total_steps) // (
+                config.num_envs * bug.changes.get("num_steps", config.num_steps)
+            )
+            for name in (bug.name, bugs.right_beside(bug)):
+                assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)

@@ -7,9 +7,11 @@ the arguments of the right one.  Nothing else of the trainer changes.
 """
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -395,7 +397,7 @@ def own_value(rewards: Tensor, values: Tensor, *rest: Tensor, **numbers: float) 
     "ppo.gae",
     breaks="eq-d24",
     check="check_my_gae",
-    seen="thu-ml/tianshou#869",
+    seen="",
     tasks=("ledge", "CartPole"),
 )
 def no_flag(
@@ -498,7 +500,7 @@ def reads_itself(
     "ppo.gae",
     breaks="eq-d24",
     check="check_my_gae",
-    seen="anthonytorlucci/rlevo#342 hill-a/stable-baselines#385",
+    seen="RoboVerseOrg/RoboVerse#814 anthonytorlucci/rlevo#342",
 )
 def flags_of_the_step_after(
     rewards: Tensor,
@@ -534,7 +536,7 @@ def value_after_the_reset(self: PPO) -> Rollout:
     "PPO.collect",
     breaks="eq-a3",
     check="check_my_rollout",
-    seen="vwxyzjn/cleanrl#499 Farama-Foundation/Gymnasium#1227",
+    seen="vwxyzjn/cleanrl#499",
 )
 def reset_as_a_step(self: PPO) -> Rollout:
     """A row whose action was ignored, from the last episode's end to the next one's start."""
@@ -718,3 +720,47 @@ def audited(check: str) -> str:
         return repr(getattr(audit, check)(LIBRARY[check]))
     except audit.BugFound as found:
         return str(found)
+
+
+def called(name: str) -> str:
+    """The name that the audit gives to a bug of `BUGS`, planted for the time of the check."""
+    check = BUGS[name].check
+    if not check:
+        return "nothing"
+    with planted(name):
+        try:
+            getattr(audit, check)(LIBRARY[check])
+        except audit.BugFound as found:
+            return found.bug or "other numbers"
+    return "nothing"
+
+
+# -------------------------------------------------------------------------------- the runs
+
+
+def load(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
+    """The stored curves, by task and by what was planted: ``[seeds, updates]`` each."""
+    runs = json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
+    return {
+        task: {name: np.array(curves) for name, curves in of_task.items()}
+        for task, of_task in runs.items()
+    }
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """The interquartile mean along the first axis: of the middle half of the seeds."""
+    n = len(scores)
+    return np.sort(scores, axis=0)[n // 4 : n - n // 4].mean(axis=0)
+
+
+def difference(wrong: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
+    """The difference of two interquartile means, and its 95 percent interval by the bootstrap.
+
+    Args:
+        wrong: ``[seeds]``.
+        right: ``[seeds]``, drawn again by itself.
+    """
+    dice = np.random.default_rng(0)
+    again = [iqm(x[dice.integers(0, len(x), (len(x), 4000))]) for x in (wrong, right)]
+    low, high = np.quantile(again[0] - again[1], (0.025, 0.975))
+    return float(iqm(wrong) - iqm(right)), float(low), float(high)

@@ -58,8 +58,8 @@ def main() -> None:
     }
     pool = partial(ProcessPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
     with pool(arguments.processes) as executor:
-        # The small worlds first.
-        for task, key in sorted(cases, reverse=True):
+        # The small worlds first, and the right runs before the bugs.
+        for task, key in sorted(cases, key=lambda case: case[0], reverse=True):
             name, changes = cases[task, key]
             curves = list(executor.map(partial(run, task, name, changes), SEEDS))
             runs.setdefault(task, {})[key] = curves

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from ppo_lib import audit, ppo
-from ppo_lib.config import PPOConfig
+from ppo_lib.config import PPOConfig, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.networks import CategoricalPolicy
 from ppo_lib.objectives import clipped_surrogate_loss, importance_ratio, normalize_advantages
@@ -148,7 +148,7 @@ class Puck(_Arrays):
 class Task:
     """Where a bug is tried: an environment, settings, and what is measured after each update."""
 
-    env: Callable[[int], VectorEnv]
+    env: str | Callable[[int], VectorEnv]
     config: PPOConfig
     score: Callable[[PPO], float]
     says: str  #: what the score is, for an axis
@@ -173,6 +173,12 @@ _SMALL = PPOConfig(
     hidden_sizes=(32,),
 )
 TASKS = {
+    "CartPole": Task(
+        "CartPole-v1",
+        PPOConfig(**{**vars(settings("CartPole-v1")), "total_steps": 20_480}),
+        _recent,
+        "return of the last 20 episodes",
+    ),
     "ledge": Task(Ledge, _SMALL, _worth, "exact discounted return"),
     "puck": Task(Puck, _SMALL, _recent, "return of the last 20 episodes"),
 }
@@ -186,7 +192,8 @@ def curve(task: str, *, seed: int, **changes: Any) -> list[float]:
     where = TASKS[task]
     config = PPOConfig(**{**vars(where.config), "seed": seed, **changes})
     scores: list[float] = []
-    with PPO(where.env(config.num_envs), config) as trainer:
+    env = where.env if isinstance(where.env, str) else where.env(config.num_envs)
+    with PPO(env, config) as trainer:
         try:
             trainer.learn(lambda t: scores.append(where.score(t)), show_progress=False)
         except ValueError:  # which the library raises where a gradient is not finite
@@ -279,6 +286,7 @@ def lost_minus(
     breaks="eq-e13",
     check="check_my_policy_loss",
     seen="yandexdataschool/Practical_RL#248",
+    tasks=("ledge", "CartPole"),
 )
 def max_for_min(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
@@ -364,6 +372,7 @@ def entropy_punished(params: Tensor) -> Tensor:
     breaks="eq-d2",
     check="check_my_value_loss",
     seen="RLinf/RLinf#1568 PacktPublishing/Deep-Reinforcement-Learning-Hands-On#33",
+    tasks=("ledge", "CartPole"),
 )
 def broadcast(values: Tensor, returns: Tensor, *_: Any, **__: Any) -> Tensor:
     """Every value against every return: ``[B, B]`` errors."""
@@ -388,6 +397,7 @@ def own_value(rewards: Tensor, values: Tensor, *rest: Tensor, **numbers: float) 
     breaks="eq-d24",
     check="check_my_gae",
     seen="",
+    tasks=("ledge", "CartPole"),
 )
 def no_flag(
     rewards: Tensor, values: Tensor, next_values: Tensor, *flags: Tensor, **numbers: float
@@ -596,6 +606,7 @@ def one_normalised(advantages: Tensor) -> Tensor:
     breaks="eq-d23",
     check="",
     seen="michaelnny/deep_rl_zoo#5 SwarmRL/SwarmRL#125",
+    tasks=("ledge", "CartPole"),
 )
 def from_the_new_critic(self: PPO, batch: Batch) -> Iterator[Batch]:
     """The baseline has been trained on the very returns that it is subtracted from."""

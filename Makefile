@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language language-model control options bench ablation scale lint pages test-browser peers clean
+.PHONY: help book test lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
+	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
 	@echo "make options   train with every option changed alone, over 50 seeds, and store the returns (12 minutes)"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
@@ -79,6 +80,9 @@ language-model: $(INSTALLED)
 
 control: $(CONTROL_INSTALLED)
 	$(BIN)/python tools/control.py
+
+bugs: $(INSTALLED)
+	$(BIN)/python tools/bugs.py
 
 bench: $(INSTALLED) $(PEERS)/.installed
 	$(BIN)/python bench/run.py

@@ -2,7 +2,7 @@
 
 A policy maps an observation to such a tensor; a rollout stores it; the KL divergence of two
 policies is a function of two of them.  Plain functions and no objects: they run in the inner
-loop of the trainer.
+loop of the trainer.  A logit of -∞ forbids its action, and 0 log 0 is 0.
 """
 
 import math
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ppo_lib.validate import same_shape
+from ppo_lib.validate import require, same_shape
 
 
 class Categorical:
@@ -40,14 +40,15 @@ class Categorical:
     def entropy(params: Tensor) -> Tensor:
         """H = -Σ_a π(a) log π(a) in nats, ``[...]``, from 0 to log A."""
         log_probs = params.log_softmax(-1)
-        return -(log_probs.exp() * log_probs).sum(-1)
+        return -(log_probs.exp() * log_probs.masked_fill(log_probs.isinf(), 0.0)).sum(-1)
 
     @staticmethod
     def kl(old_params: Tensor, params: Tensor) -> Tensor:
         """KL(old ‖ new) = Σ_a π_old(a) log(π_old(a) / π_new(a)) in nats, ``[...]``."""
         same_shape(old_params=old_params, params=params)
         old_log_probs = old_params.log_softmax(-1)
-        return (old_log_probs.exp() * (old_log_probs - params.log_softmax(-1))).sum(-1)
+        apart = old_log_probs - params.log_softmax(-1)
+        return (old_log_probs.exp() * apart.masked_fill(old_log_probs.isinf(), 0.0)).sum(-1)
 
 
 class DiagonalGaussian:
@@ -60,19 +61,19 @@ class DiagonalGaussian:
     @staticmethod
     def sample(params: Tensor, generator: torch.Generator) -> Tensor:
         """Draw an action from each distribution, ``[..., D]``."""
-        mean, log_std = params.chunk(2, dim=-1)
+        mean, log_std = _halves(params)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
         return mean + log_std.exp() * noise
 
     @staticmethod
     def mode(params: Tensor) -> Tensor:
         """The mean, ``[..., D]``."""
-        return params.chunk(2, dim=-1)[0]
+        return _halves(params)[0]
 
     @staticmethod
     def log_prob(params: Tensor, actions: Tensor) -> Tensor:
         """The logarithm of the density, summed over the D numbers, ``[...]``."""
-        mean, log_std = params.chunk(2, dim=-1)
+        mean, log_std = _halves(params)
         _check_actions(actions, mean.shape)
         z = (actions - mean) / log_std.exp()
         return -(0.5 * z**2 + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -80,21 +81,24 @@ class DiagonalGaussian:
     @staticmethod
     def entropy(params: Tensor) -> Tensor:
         """Σ_d (log σ_d + ½ log 2πe) in nats, ``[...]``; below 0 for a narrow one."""
-        _, log_std = params.chunk(2, dim=-1)
+        _, log_std = _halves(params)
         return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     @staticmethod
     def kl(old_params: Tensor, params: Tensor) -> Tensor:
         """KL(old ‖ new) in nats, ``[...]``, summed over the D numbers."""
         same_shape(old_params=old_params, params=params)
-        old_mean, old_log_std = old_params.chunk(2, dim=-1)
-        mean, log_std = params.chunk(2, dim=-1)
+        (old_mean, old_log_std), (mean, log_std) = _halves(old_params), _halves(params)
         spread = (2 * (old_log_std - log_std)).exp()
         shift = ((old_mean - mean) / log_std.exp()) ** 2
         return (log_std - old_log_std + 0.5 * (spread + shift - 1)).sum(-1)
 
 
+def _halves(params: Tensor) -> tuple[Tensor, ...]:
+    require(params.shape[-1] % 2 == 0, f"params has width {params.shape[-1]}, expected 2 D")
+    return params.chunk(2, dim=-1)
+
+
 def _check_actions(actions: Tensor, expected: torch.Size) -> None:
     if actions.shape != expected:
-        found = tuple(actions.shape)
-        raise ValueError(f"actions has shape {found}, expected {tuple(expected)}")
+        raise ValueError(f"actions has shape {tuple(actions.shape)}, expected {tuple(expected)}")

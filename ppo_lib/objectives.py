@@ -44,15 +44,16 @@ def effective_sample_size(ratios: Tensor) -> float:
     """(Σ w)² / Σ w² (eq-e6): how many equally weighted samples are worth as much as these.
 
     Args:
-        ratios: importance weights w, any shape, not negative and not all 0.
+        ratios: importance weights w, any shape, finite, not negative and not all 0.
 
     Returns:
         From 1, where one sample outweighs all others, to the number of samples.
     """
-    require(bool((ratios >= 0).all()), "ratios holds a negative weight")
-    total = ratios.sum().item()
-    require(total > 0, f"ratios sum to {total}, expected more than 0")
-    return total**2 / (ratios**2).sum().item()
+    require(bool((ratios >= 0).all()), "ratios holds a negative weight, or NaN")
+    largest = ratios.max().item() if ratios.numel() else 0.0
+    require(0 < largest < torch.inf, f"ratios go up to {largest}, expected a number above 0")
+    ratios = ratios.double() / largest
+    return (ratios.sum() ** 2 / (ratios**2).sum()).item()
 
 
 def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor) -> Tensor:
@@ -86,13 +87,14 @@ def clipped_surrogate_loss(
     Returns:
         The loss, a scalar.
     """
-    require(clip_range > 0, f"clip_range is {clip_range}, expected a number above 0")
+    require(0 < clip_range < torch.inf, f"clip_range is {clip_range}, expected a number above 0")
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
-    ratio = importance_ratio(log_probs, old_log_probs)
     advantages = advantages.detach()
+    # Far past a binding clip ρ must not overflow: a gradient of 0 times ∞ would be NaN.
+    log_ratio = (log_probs - old_log_probs.detach()).clamp(max=80 / (advantages >= 0))
     # Where the clip binds it is at 1 + ε for a positive advantage, at 1 - ε for a negative one.
     bound = advantages + clip_range * advantages.abs()
-    return -torch.min(ratio * advantages, bound).mean()
+    return -torch.min(log_ratio.exp() * advantages, bound).mean()
 
 
 def kl_penalty_loss(
@@ -110,7 +112,7 @@ def kl_penalty_loss(
     Returns:
         The loss, a scalar.
     """
-    require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
+    require(0 <= kl_coef < torch.inf, f"kl_coef is {kl_coef}, expected a number of at least 0")
     same_shape(log_probs=log_probs, kl=kl)
     return surrogate_loss(log_probs, old_log_probs, advantages) + kl_coef * kl.mean()
 
@@ -119,17 +121,17 @@ def adapt_kl_coef(kl_coef: float, kl: float, *, kl_target: float) -> float:
     """The next β: halved if KL < target / 1.5, doubled if KL > 1.5 target (arXiv:1707.06347, §4).
 
     Args:
-        kl_coef: β, at least 0.
+        kl_coef: β, at least 0; halved down to 1e-6 and doubled up to 1e6, so that it comes back.
         kl: the mean KL(π_θ' ‖ π_θ) after an update, at least 0 but for rounding.
         kl_target: d_targ, above 0.
     """
-    require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
+    require(0 <= kl_coef < torch.inf, f"kl_coef is {kl_coef}, expected a number of at least 0")
     require(kl > -1e-6, f"kl is {kl}, expected a number of at least 0")
     require(kl_target > 0, f"kl_target is {kl_target}, expected a number above 0")
     if kl < kl_target / 1.5:
-        return kl_coef / 2
+        return max(kl_coef / 2, min(kl_coef, 1e-6))
     if kl > kl_target * 1.5:
-        return kl_coef * 2
+        return min(kl_coef * 2, max(kl_coef, 1e6))
     return kl_coef
 
 
@@ -200,6 +202,7 @@ def normalize_advantages(advantages: Tensor) -> Tensor:
     """
     if advantages.numel() < 2:
         return advantages
+    advantages = advantages - advantages.flatten()[0]  # equal ones then have no rounded mean
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
 
@@ -216,4 +219,5 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
     same_shape(values=values, returns=returns)
     if returns.numel() < 2 or bool((returns == returns.flatten()[0]).all()):
         return float("nan")
+    values, returns = (x.double() / returns.abs().max().double() for x in (values, returns))
     return 1 - (returns - values).var().item() / returns.var().item()

@@ -95,12 +95,11 @@ def k_step_advantages(
     require(isinstance(k, int) and k >= 1, f"k is {k}, expected an integer of at least 1")
     _check(rewards=rewards, truncated=truncated)
     delta = td_errors(rewards, values, next_values, terminated, gamma=gamma)
-    goes_on = gamma * (~(terminated | truncated)).to(delta.dtype)
-    advantages = delta
+    ended, advantages = terminated | truncated | (gamma == 0), delta
     for _ in range(min(k, len(delta)) - 1):
         # One more step ahead: the estimate of the next step, moved up by one row.
         later = torch.cat([advantages[1:], torch.zeros_like(delta[:1])])
-        advantages = delta + goes_on * later
+        advantages = delta + gamma * later.masked_fill(ended, 0.0)
     return advantages
 
 
@@ -146,10 +145,10 @@ def gae(
 
 
 def _discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
-    """x_t = terms_t + discounts_t x_{t+1}, from the last row to the first."""
+    """x_t = terms_t + discounts_t x_{t+1}, from the last row to the first; 0 NaN is 0."""
     later, sums = torch.zeros_like(terms[0]), []
     for term, discount in zip(terms.flip(0), discounts.flip(0), strict=True):
-        later = term + discount * later
+        later = term + (discount * later).masked_fill(discount == 0, 0.0)
         sums.append(later)
     return torch.stack(sums[::-1])
 

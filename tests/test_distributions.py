@@ -1,5 +1,7 @@
 """Action distributions, against torch.distributions."""
 
+import math
+
 import pytest
 import torch
 
@@ -128,3 +130,37 @@ def test_actions_of_another_shape_are_refused(dist, actions, message):
 def test_the_kl_of_two_shapes_is_refused(dist):
     with pytest.raises(ValueError, match=r"params has shape \(4, 1, 6\), expected \(4, 6\)"):
         dist.kl(torch.zeros(4, 6), torch.zeros(4, 1, 6))
+
+
+@pytest.mark.parametrize("method", ["sample", "mode", "log_prob", "entropy", "kl"])
+def test_means_without_their_standard_deviations_are_refused(method):
+    odd = torch.zeros(4, 3)
+    rest = {
+        "sample": [torch.Generator()],
+        "log_prob": [torch.zeros(4, 2)],
+        "kl": [odd],
+    }.get(method, [])
+    with pytest.raises(ValueError, match="params has width 3, expected 2 D"):
+        getattr(DiagonalGaussian, method)(odd, *rest)
+
+
+def test_a_forbidden_action_adds_nothing_and_has_no_gradient():
+    # Two actions of probability 1/2, and one that is forbidden: log 2; against 1/4 and 3/4
+    # ½ log 2 + ½ log ⅔; what the old policy never did is no surprise, the other way it is.
+    forbidden = torch.tensor([0.0, 0.0, -torch.inf], dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([0.0, math.log(3), -torch.inf], dtype=torch.float64, requires_grad=True)
+    allowed = torch.zeros(3, dtype=torch.float64)
+    entropy = Categorical.entropy(forbidden)
+    assert entropy.item() == pytest.approx(math.log(2))
+    kl = Categorical.kl(forbidden, other)
+    assert kl.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
+    assert Categorical.kl(forbidden, allowed).item() == pytest.approx(math.log(1.5))
+    assert Categorical.kl(allowed, forbidden).item() == math.inf
+    assert Categorical.kl(forbidden, forbidden).item() == 0.0
+    (entropy + kl).backward()
+    # d KL / d logits of the new policy is p_new - p_old.
+    assert other.grad.tolist() == pytest.approx([-0.25, 0.25, 0.0])
+    assert forbidden.grad.isfinite().all()
+    assert forbidden.grad[2] == 0
+    drawn = Categorical.sample(forbidden.detach().expand(1000, 3), torch.Generator().manual_seed(0))
+    assert not (drawn == 2).any()

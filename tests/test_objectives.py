@@ -17,6 +17,7 @@ from ppo_lib.exact.mdp import (
 from ppo_lib.objectives import (
     adapt_kl_coef,
     clipped_surrogate_loss,
+    effective_sample_size,
     explained_variance,
     importance_ratio,
     kl_k1,
@@ -167,6 +168,25 @@ def test_exactly_at_the_boundary_half_of_the_gradient_flows(advantage, log_ratio
     assert log_probs.grad.item() == pytest.approx(-ratio * advantage * share, rel=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("log_ratio", [100.0, 200.0, 1000.0])
+def test_far_past_a_binding_clip_the_gradient_is_0_and_not_nan(log_ratio, dtype):
+    log_probs = torch.tensor([log_ratio, 0.0, log_ratio], dtype=dtype, requires_grad=True)
+    advantages = torch.tensor([2.0, 1.0, 0.0], dtype=dtype)
+    loss = clipped_surrogate_loss(
+        log_probs, torch.zeros(3, dtype=dtype), advantages, clip_range=0.5
+    )
+    loss.backward()
+    # 2 · 1.5, 1 and 0; only the second, whose ratio is 1, has a gradient.
+    assert loss.item() == pytest.approx(-4 / 3)
+    assert log_probs.grad.tolist() == pytest.approx([0.0, -1 / 3, 0.0])
+
+
+def test_far_past_a_clip_that_does_not_bind_the_loss_is_infinite_and_not_cut():
+    loss = clipped_surrogate_loss(tensor(1000.0), tensor(0.0), tensor(-1.0), clip_range=0.5)
+    assert loss.item() == math.inf
+
+
 def test_clipped_surrogate_loss_averages_over_steps_and_detaches_the_rest():
     ratios, advantages, losses, gradients = (tensor(*x) for x in zip(*CLIPPED, strict=True))
     new = ratios.log().reshape(3, 4).requires_grad_()
@@ -209,6 +229,17 @@ def test_kl_penalty_loss_of_literals():
 def test_adapt_kl_coef_halves_keeps_or_doubles(kl, expected):
     # The target is 3: below 3 / 1.5 = 2 it halves, above 3 · 1.5 = 4.5 it doubles.
     assert adapt_kl_coef(8.0, kl, kl_target=3.0) == expected
+
+
+def test_a_kl_coef_comes_back_from_both_ends():
+    low = high = 1.0
+    for _ in range(2000):
+        low, high = (adapt_kl_coef(b, kl, kl_target=1.0) for b, kl in ((low, 0.0), (high, 9.0)))
+    assert (low, high) == (1e-6, 1e6)
+    assert adapt_kl_coef(low, 9.0, kl_target=1.0) == 2e-6
+    # What was given outside stays there, and 0 stays 0: no penalty.
+    assert adapt_kl_coef(1e-9, 0.0, kl_target=1.0) == 1e-9
+    assert adapt_kl_coef(0.0, 9.0, kl_target=1.0) == 0.0
 
 
 @pytest.mark.parametrize("name", ["kl_coef", "kl", "kl_target"])
@@ -325,6 +356,49 @@ def test_explained_variance_of_one_number_is_nan():
     assert math.isnan(explained_variance(tensor(1.0), tensor(1.0)))
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e-30, 1e-3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_explained_variance_has_no_scale(scale, dtype):
+    # Errors 0, 0 and 1/2 have the variance 1/12; 1, 2 and 3 have 1: 11/12.
+    returns = torch.tensor([1.0, 2.0, 3.0], dtype=dtype) * scale
+    values = torch.tensor([1.0, 2.0, 2.5], dtype=dtype) * scale
+    assert explained_variance(values, returns) == pytest.approx(11 / 12, rel=1e-6)
+
+
+def test_explained_variance_of_rows_that_are_alike_and_of_two_returns():
+    # The two rows of [T, N] are equal, the returns are not: errors 0 and 1, a quarter of 0 and 2.
+    returns, values = tensor(0.0, 2.0).repeat(2, 1), tensor(0.0, 1.0).repeat(2, 1)
+    assert explained_variance(values, returns) == pytest.approx(0.75)
+    # Errors -1 and 2 have the variance 9/2, the returns 2 and 6 have 8.
+    assert explained_variance(tensor(3.0, 4.0), tensor(2.0, 6.0)) == pytest.approx(1 - 4.5 / 8)
+
+
+# ------------------------------------------------------------------ effective sample size
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-30, 1e38 / 3])
+def test_effective_sample_size_of_literals_whatever_their_scale(scale):
+    # (1 + 2 + 3)² / (1 + 4 + 9) = 18/7; equal weights count fully, a lone one counts once.
+    for weights, expected in (([1, 2, 3], 18 / 7), ([1, 1, 1, 1], 4), ([0, 0, 2], 1)):
+        found = effective_sample_size(torch.tensor(weights, dtype=torch.float32) * scale)
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, -0.5], "ratios holds a negative weight"),
+        ([1.0, math.nan], "ratios holds a negative weight, or NaN"),
+        ([0.0, 0.0], "ratios go up to 0.0, expected a number above 0"),
+        ([], "ratios go up to 0.0, expected a number above 0"),
+        ([1.0, math.inf], "ratios go up to inf, expected a number above 0"),
+    ],
+)
+def test_weights_that_say_nothing_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        effective_sample_size(tensor(*weights))
+
+
 # ------------------------------------------------------------------ advantages
 
 
@@ -346,6 +420,13 @@ def test_one_advantage_alone_is_left_as_it_is(shape):
 
 def test_equal_advantages_become_0_and_not_nan():
     assert normalize_advantages(tensor(2.0, 2.0, 2.0)).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [0.1, 3.3, -0.7, 1e6 / 3, 1e-20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_advantages_are_not_normalised_from_the_noise_of_rounding(value, dtype):
+    # In float32 the mean of seven 0.1 is another number, and the difference was divided by itself.
+    assert normalize_advantages(torch.full((7,), value, dtype=dtype)).tolist() == [0.0] * 7
 
 
 # ------------------------------------------------------------------ shapes

@@ -419,3 +419,43 @@ def test_cartpole_is_solved():
     trainer = PPO("CartPole-v1", PPOConfig(total_steps=60_000))
     trainer.learn(solved)
     assert max(scores) >= 475, scores
+
+
+# ------------------------------------------------------------------ what the history says
+
+
+def test_the_history_weighs_every_row_alike_where_minibatches_differ_in_size():
+    # Ten rows in minibatches of eight and of two: the losses are means over the ten.
+    config = PPOConfig(
+        total_steps=10,
+        num_envs=1,
+        num_steps=10,
+        minibatch_size=8,
+        num_epochs=1,
+        normalize_advantages=False,
+    )
+    with PPO("CartPole-v1", config) as trainer:
+        real, steps = trainer.gradient, []
+
+        def watched(minibatch):
+            steps.append(real(minibatch))
+            return steps[-1]
+
+        trainer.gradient = watched
+        history = trainer.learn(show_progress=False)
+    eight, two = steps
+    assert (len(eight.log_probs), len(two.log_probs)) == (8, 2)
+    for name in ("policy_loss", "value_loss"):
+        first, second = (float(getattr(step, name)[0]) for step in steps)
+        assert history[name][0] == pytest.approx((8 * first + 2 * second) / 10, rel=1e-5)
+        assert abs(first - second) > 1e-3  # so that another mean would be seen
+
+
+def test_steps_per_second_are_those_of_the_whole_update(monkeypatch):
+    clock = iter([10.0, 12.0, 20.0, 28.0])
+    monkeypatch.setattr("ppo_lib.ppo.time.perf_counter", lambda: next(clock))
+    config = dataclasses.replace(SMALL, total_steps=64)
+    with PPO(Constant, config) as trainer:
+        history = trainer.learn(show_progress=False)
+    # 32 steps in 2 seconds, then 32 in 8.
+    assert history["steps_per_second"].tolist() == [16.0, 4.0]

@@ -222,6 +222,20 @@ def test_the_value_after_a_termination_is_never_looked_at(value):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nothing_leaks_back_over_the_end_of_an_episode(value):
+    # Three steps that pay 1, an end at the second, and a third that holds no number.
+    rewards = torch.tensor([[1.0], [1.0], [value]])
+    ended = torch.tensor([[False], [True], [False]])
+    never, zeros = torch.zeros_like(ended), torch.zeros(3, 1)
+    for flags in ((ended, never), (never, ended)):
+        case = (rewards, zeros, zeros, *flags)
+        found = gae(*case, gamma=0.5, gae_lambda=0.5)[0], k_step_advantages(*case, gamma=0.25, k=3)
+        for advantages in found:
+            assert advantages[:2, 0].tolist() == [1.25, 1.0]
+    assert rewards_to_go(rewards, ended, gamma=0.5)[:2, 0].tolist() == [1.5, 1.0]
+
+
 def test_inputs_stay_as_they_were_and_float32_stays_float32():
     case = tuple(x.float() if x.is_floating_point() else x for x in random_case(0))
     before = [x.clone() for x in case]

@@ -10,7 +10,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 FLOORS = [
     {"validate", "replay"},
     {
-        *("returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"),
+        *("audit", "returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"),
         "language.reviews",
     },
     {
@@ -23,7 +23,7 @@ FLOORS = [
     },
     {"evaluate", "history", "checkpoint"},
     {"ppo", "best", "shell.film"},
-    {"parallel", "book.ladder", "book.language", "book.printed", "shell.tensorboard"},
+    {"parallel", "book.ladder", "book.bugs", "book.language", "book.printed", "shell.tensorboard"},
     {"shell.keep"},
     {"shell.command"},
     {"__init__", "__main__"},

@@ -90,8 +90,9 @@ def clipped_surrogate_loss(
     require(0 < clip_range < torch.inf, f"clip_range is {clip_range}, expected a number above 0")
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     advantages = advantages.detach()
+    log_ratio = log_probs - old_log_probs.detach()
     # Far past a binding clip ρ must not overflow: a gradient of 0 times ∞ would be NaN.
-    log_ratio = (log_probs - old_log_probs.detach()).clamp(max=80 / (advantages >= 0))
+    log_ratio = log_ratio.where(advantages < 0, log_ratio.clamp(max=80))
     # Where the clip binds it is at 1 + ε for a positive advantage, at 1 - ε for a negative one.
     bound = advantages + clip_range * advantages.abs()
     return -torch.min(log_ratio.exp() * advantages, bound).mean()

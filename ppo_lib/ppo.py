@@ -288,10 +288,10 @@ class PPO:
         self.generator = torch.Generator().manual_seed(c.seed)
         self.env_steps = 0
         self.collector = self._make_collector()
-        obs_space, action_space = self.envs.single_observation_space, self.envs.single_action_space
-        self.spaces = describe_spaces(obs_space, action_space)
+        spaces = self.envs.single_observation_space, self.envs.single_action_space
+        self.spaces = describe_spaces(*spaces)
         if policy is None or critic is None:
-            spaces, normalize = (obs_space, action_space), c.normalize_obs
+            normalize = c.normalize_obs
             made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
             policy = made[0] if policy is None else policy
             critic = made[1] if critic is None else critic

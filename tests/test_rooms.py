@@ -54,7 +54,7 @@ def test_a_room_imports_only_from_lower_floors(room: str) -> None:
 
 def test_the_core_is_read_in_one_sitting() -> None:
     core = ("returns", "objectives", "distributions", "policies", "rollout", "ppo")
-    assert sum(len(ROOMS[room].read_text().splitlines()) for room in core) <= 1220
+    assert sum(len(ROOMS[room].read_text().splitlines()) for room in core) <= 1225
 
 
 @pytest.mark.parametrize("room", sorted(FLOOR))

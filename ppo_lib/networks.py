@@ -214,5 +214,5 @@ def _check_scale(space: gym.spaces.Box) -> None:
             f"action_space is {space}, but a policy starts at mean 0 and standard deviation 1, and "
             "is clipped to the bounds, never scaled: it may not learn. "
             "gymnasium.wrappers.RescaleAction(env, min_action=-1.0, max_action=1.0) scales",
-            stacklevel=2,
+            stacklevel=5,  # where PPO is called
         )

@@ -188,7 +188,7 @@ def rollout(change):
         obs, _ = env.reset(seed=0)
         for _ in range(num_steps):
             action = draws.normal(size=1)
-            after, reward, dead, cut, _ = env.step(action.clip(-0.001, 0.001))
+            after, reward, dead, cut, _ = env.step(action.clip(-0.1, 0.1))
             rows.append((obs, after, action, reward, dead, cut))
             obs = env.reset()[0] if dead or cut else after
         names = ("obs", "next_obs", "actions", "rewards", "terminated", "truncated")
@@ -206,7 +206,7 @@ def rollout(change):
             lambda x: {"next_obs": np.append(x["obs"][1:], x["next_obs"][-1:], axis=0)},
             "takes the first observation after the reset",
         ),
-        (lambda x: {"actions": x["actions"].clip(-0.001, 0.001)}, "stores the clipped action"),
+        (lambda x: {"actions": x["actions"].clip(-0.1, 0.1)}, "stores the clipped action"),
         (lambda x: {"rewards": 0 * x["rewards"]}, "has lost a reward"),
         (
             lambda x: {"terminated": x["terminated"] | x["truncated"]},

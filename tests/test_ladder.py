@@ -147,7 +147,7 @@ def test_run_is_the_same_twice_and_differs_between_seeds() -> None:
         ("ppo", {}, "rung is 'ppo', expected one of return, reward_to_go, .*clip"),
         ("gae", {"total_steps": 0}, "total_steps is 0, expected an integer of at least 1"),
         ("return", {"total_steps": 511}, "total_steps is 511, expected at least .* = 512"),
-        ("clip", {"seed": -1}, "seed is -1, expected an integer of at least 0"),
+        ("clip", {"seed": -1}, "seed is -1, expected an integer from 0 to"),
         ("clip", {"learning_rate": 0.0}, r"learning_rate is 0\.0, expected a number above 0"),
     ],
 )

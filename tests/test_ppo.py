@@ -364,7 +364,6 @@ def test_networks_fit_the_spaces():
 @pytest.mark.parametrize(
     ("spaces", "message"),
     [
-        ({"obs": Discrete(3)}, r"observation_space is Discrete\(3\), expected .*FlattenObs"),
         ({"obs": MultiDiscrete([2, 2])}, "observation_space is MultiDiscrete"),
         ({"obs": Box(-1, 1, (2, 2))}, "observation_space is Box"),
         ({"action": MultiDiscrete([2, 2])}, "action_space is MultiDiscrete"),
@@ -382,7 +381,7 @@ def test_spaces_that_the_networks_do_not_fit_are_refused(spaces, message):
 
 
 def test_states_by_number_are_learned_from_when_flattened():
-    # The refusal of a Discrete says to do so; the features that it gives are integers.
+    # The features that it gives are integers.
     trainer = PPO("ppo_lib/Ridge-v0", SMALL, wrappers=[FlattenObservation])
     assert len(trainer.learn()) == 4
 

@@ -337,6 +337,15 @@ def test_the_optimum_from_samples_of_two_policies() -> None:
         assert found.effective_samples / 40_000 == pytest.approx(float(share), abs=0.02)
 
 
+def test_each_prompt_has_an_optimum_of_its_own():
+    # Z is 1 for one prompt and e^2 for the other: the mean of the two values is not β log of the
+    # mean of Z, 0.717.
+    scores, prompts = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([3, 3, 5, 5])
+    found = tuning.optimum_value(scores, torch.zeros(4), prompts, kl_coef=0.5)
+    assert found.value == pytest.approx(0.5)
+    assert found.effective_samples == pytest.approx(4)
+
+
 # -- refusals ------------------------------------------------------------------------------
 
 

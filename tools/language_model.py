@@ -77,8 +77,10 @@ def run(seed: int) -> Iterator[dict[str, object]]:
             ratio = sequence_sum(after.log_probs - after.ref_log_probs, after.mask)
             goal = after.scores - beta * ratio
             found["goal"] = [goal.mean().item(), goal.std().item() / len(goal) ** 0.5]
-            found["best_by_reference"] = optimum_value(scores, 0 * scores, kl_coef=beta)
-            found["best_by_policy"] = optimum_value(after.scores, ratio, kl_coef=beta)
+            found["best_by_reference"] = optimum_value(scores, 0 * scores, prompts, kl_coef=beta)
+            found["best_by_policy"] = optimum_value(
+                after.scores, ratio, after.prompts, kl_coef=beta
+            )
         result[str(beta)] = found
         print(seed, beta, {k: round(v, 2) for k, v in measure(after).items()}, flush=True)
         yield result

@@ -307,7 +307,7 @@ def max_for_min(
 def min_before_product(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
 ) -> Tensor:
-    """The smaller ratio, and not the smaller product: no clip for a negative advantage."""
+    """The smaller ratio, not the smaller product: for Â < 0 the clip is at the wrong end."""
     ratio = importance_ratio(log_probs, old_log_probs)
     return -(ratio.clamp(max=1 + clip_range) * advantages).mean()
 
@@ -369,7 +369,7 @@ def entropy_punished(params: Tensor) -> Tensor:
 @bug(
     "(B,) against (B, 1)",
     "ppo.value_loss",
-    breaks="eq-d2",
+    breaks="eq-value-loss",
     check="check_my_value_loss",
     seen="RLinf/RLinf#1568 PacktPublishing/Deep-Reinforcement-Learning-Hands-On#33",
     tasks=("ledge", "CartPole"),
@@ -382,7 +382,7 @@ def broadcast(values: Tensor, returns: Tensor, *_: Any, **__: Any) -> Tensor:
 @bug(
     "the critic's target is its own value",
     "ppo.gae",
-    breaks="eq-d2",
+    breaks="eq-value-loss",
     check="check_my_gae",
     seen="vwxyzjn/cleanrl#337",
 )
@@ -468,7 +468,8 @@ def gamma_lost(
 ) -> Any:
     """λ alone between one step and the next."""
     delta = td_errors(rewards, values, next_values, terminated, gamma=gamma)
-    return _backward(delta, gae_lambda * ~(terminated | truncated), values)
+    goes_on = (~(terminated | truncated)).to(delta.dtype)
+    return _backward(delta, gae_lambda * goes_on, values)
 
 
 @bug(
@@ -643,7 +644,7 @@ def unseen_layer(self: PPO) -> None:
 @bug(
     "softmax twice",
     "CategoricalPolicy.forward",
-    breaks="eq-a5",
+    breaks="eq-softmax-score",
     check="check_my_trainer",
     seen="ekapolc/RL_course_2019#6",
 )

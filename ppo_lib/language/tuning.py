@@ -321,7 +321,9 @@ class Estimate(NamedTuple):
     effective_samples: float
 
 
-def optimum_value(scores: Tensor, log_ratio: Tensor, *, kl_coef: float) -> Estimate:
+def optimum_value(
+    scores: Tensor, log_ratio: Tensor, prompts: Tensor | None = None, *, kl_coef: float
+) -> Estimate:
     """J* = β log E_π[π_ref(y)/π(y) exp(r(y)/β)] from samples of any π (eq-optimum-sample).
 
     The mean of the weights has no bias; its logarithm is below log Z on average, by Jensen.
@@ -330,8 +332,17 @@ def optimum_value(scores: Tensor, log_ratio: Tensor, *, kl_coef: float) -> Estim
     Args:
         scores: ``[n]``, r(y) of texts that π drew.
         log_ratio: ``[n]``, log π(y) - log π_ref(y); zeros if the reference drew them.
+        prompts: ``[n]``, the prompt of each text, if there are several: each has a Z of its own,
+            and J* is the mean over the prompts, which count alike.
         kl_coef: β, above 0.
     """
+    if prompts is not None:
+        same_shape(scores=scores, prompts=prompts)
+        parts = [prompts == prompt for prompt in prompts.unique()]
+        found = [optimum_value(scores[p], log_ratio[p], kl_coef=kl_coef) for p in parts]
+        values, errors, sizes = (torch.tensor(x).double() for x in zip(*found, strict=True))
+        error = (errors**2).sum().sqrt().item() / len(found)
+        return Estimate(values.mean().item(), error, sizes.sum().item())
     require(kl_coef > 0, f"kl_coef is {kl_coef}, expected a number above 0")
     same_shape(scores=scores, log_ratio=log_ratio)
     log_weights = scores.double() / kl_coef - log_ratio.double()

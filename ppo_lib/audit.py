@@ -74,7 +74,7 @@ def _numbers(x: Any) -> Array:
 
 def _as(arrays: str) -> Function:
     require(arrays in ("torch", "numpy"), f"arrays is {arrays!r}, expected 'torch' or 'numpy'")
-    return torch.as_tensor if arrays == "torch" else np.array
+    return torch.tensor if arrays == "torch" else np.array
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -210,7 +210,9 @@ def check_my_gae(f: Function, *, arrays: str = "torch") -> Passed:
     Raises:
         BugFound: if a number differs; with the mistake's name if it is a known one.
     """
-    with_targets = isinstance(f(*(_as(arrays)(x) for x in _gae_cases()[0])), tuple)
+    make = _as(arrays)
+    case = [make(x) if isinstance(x, np.ndarray) else x for x in _gae_cases()[0]]
+    with_targets = isinstance(f(*case), tuple)
 
     def both(g: Function) -> Function:
         def flat(*case: Any) -> Array:
@@ -333,11 +335,7 @@ def check_my_value_loss(f: Function, *, arrays: str = "torch") -> Passed:
     make = _as(arrays)
     mine, whole = _numbers(f(make(values), make(returns))), np.mean((values - returns) ** 2)
     half = 0.5 if _same(mine, np.asarray(whole / 2)) else 1.0
-    scaled = {
-        name: (lambda v, r, g=g, c=c: c * g(v, r))
-        for name, g in VALUE_LOSS_MISTAKES.items()
-        for c in (1.0,)
-    } | {
+    scaled = VALUE_LOSS_MISTAKES | {
         f"{name}, with a half": (lambda v, r, g=g: g(v, r) / 2)
         for name, g in VALUE_LOSS_MISTAKES.items()
     }
@@ -345,8 +343,13 @@ def check_my_value_loss(f: Function, *, arrays: str = "torch") -> Passed:
     cases = [(values, returns), (returns, values * 2)]
     _audit("value loss", f, cases, right, scaled, arrays)
     if arrays == "torch":
-        target = torch.tensor(returns, requires_grad=True)
-        f(torch.tensor(values, requires_grad=True), target).backward()
+        value, target = (torch.tensor(x, requires_grad=True) for x in (values, returns))
+        loss = f(value, target)
+        if isinstance(loss, torch.Tensor) and loss.requires_grad:
+            loss.backward()
+        if value.grad is None or not value.grad.any():
+            name = "lets no gradient through to the values"
+            raise BugFound(f"your value loss {name}, though its value is right", name)
         if target.grad is not None and target.grad.any():
             name = "lets a gradient through to the targets"
             raise BugFound(f"your value loss {name}: detach the returns", name)
@@ -474,6 +477,7 @@ def check_my_log_prob(f: Function, *, arrays: str = "torch") -> Passed:
         BugFound: if a number differs; with the mistake's name if it is a known one.
     """
     cases = [(_dice((4, 3), i), _dice((4, 3), i + 5) + 0.05, _dice((4, 3), i + 9)) for i in (0, 1)]
+    cases = [(mean, np.abs(log_std), actions) for mean, log_std, actions in cases]
     right = lambda *case: _log_density(*case).sum(-1)  # noqa: E731
     return _audit("log-probability", f, cases, right, LOG_PROB_MISTAKES, arrays)
 
@@ -613,6 +617,8 @@ def _wrong_rows(
     yield "takes a time limit for a death", dead.astype(bool) & np.full(len(obs), limit), ""
     wrong = (dead.astype(bool) != expected[0]) | (cut.astype(bool) != expected[1])
     yield "has its flags at other steps", wrong, ""
+    lost = np.append(~ended[:-1] & (after[:-1] != obs[1:]), not ended.any())
+    yield "has lost a step", lost, ", and the step after it is not there"
 
 
 class Probe(gym.Env):

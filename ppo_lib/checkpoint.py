@@ -157,7 +157,10 @@ def _go_on(collector: Collector, running: dict[str, Any]) -> str:
         return f"they were of {len(running['obs'])} environments"
     if not collector.log.fits(running["log"]):
         return "the environments are stepped in another way"
-    played = collector.log.play(running["log"])
+    try:
+        played = collector.log.play(running["log"])
+    except Exception:  # in the step that it failed in before it was saved, say
+        played = None
     same = played is not None and torch.equal(obs_tensor(played[0]), running["obs"])
     if not same or (played[1] and played[1] != running["returns"].tolist()):
         anew = "given the same random numbers and actions again, the environment plays otherwise"
@@ -210,9 +213,10 @@ def load_trainer(
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
         )
+        weights = trainer.policy.state_dict()
+        bounds = {name: weights[name].clone() for name in ("low", "high") if name in weights}
         for name in ("policy", "critic"):
             load_weights(getattr(trainer, name), state[name], path, name)
-        bounds = {k: v for k, v in trainer.policy.state_dict().items() if k in ("low", "high")}
         trainer.load_state_dict(state)
         trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
     except BaseException:
@@ -221,6 +225,8 @@ def load_trainer(
         raise
     if "kl_coef" in changes:
         trainer.kl_coef = config.kl_coef
+    if config.seed != state["config"]["seed"]:
+        trainer.generator.manual_seed(config.seed)
     return trainer
 
 
@@ -294,7 +300,8 @@ def name_env(
             "normalize_obs or normalize_rewards of PPOConfig",
         )
         named.append([name, arguments])
-    return {"id": latest_version(env), "kwargs": kwargs, "wrappers": named}
+    # Read back, so that the caller's own dictionaries may change, and an enum is a plain number.
+    return json.loads(json.dumps({"id": latest_version(env), "kwargs": kwargs, "wrappers": named}))
 
 
 def env_of(
@@ -347,4 +354,4 @@ def plain(value: Any) -> Any:
         return type(value)(plain(x) for x in value)
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
-    return float(value) if isinstance(value, float) else value
+    return value.item() if isinstance(value, np.generic) else value

@@ -56,12 +56,13 @@ class Policy(nn.Module):
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """Dropout and batch norm switched off, and back to what they were."""
-    was = network.training
+    training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         yield
     finally:
-        network.train(was)
+        for module in training:
+            module.training = True
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -127,5 +127,5 @@ def _play(env: gym.Env[Any, Any], start: Any, actions: list[Any]) -> tuple[Any, 
 
 def _random_state(env: gym.Env[Any, Any]) -> Any:
     """The state of an environment's random numbers, or None if it is no plain data."""
-    state = env.np_random.bit_generator.state
-    return state if state.get("bit_generator") == "PCG64" else None
+    bits = getattr(env.np_random, "bit_generator", None)  # an old RandomState has none
+    return bits.state if isinstance(bits, np.random.PCG64) else None

@@ -258,3 +258,29 @@ def test_a_wrong_trainer_is_called_by_its_name(train, name):
     with pytest.raises(audit.BugFound, match="your trainer") as found:
         audit.check_my_trainer(train)
     assert found.value.bug == name
+
+
+def test_a_function_that_writes_into_its_arguments_is_not_passed():
+    def f(new, old, advantages, clip_range):
+        advantages -= advantages.mean()
+        ratio = (new - old).exp()
+        clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+        return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+    with pytest.raises(audit.BugFound):
+        audit.check_my_policy_loss(f)
+
+
+@pytest.mark.parametrize("detached", ["values", "targets", "neither"])
+def test_gradients_of_a_value_loss_that_refuses_two_shapes_are_seen(detached):
+    def f(values, returns):
+        assert values.shape == returns.shape
+        values = values.detach() if detached == "values" else values
+        returns = returns.detach() if detached == "targets" else returns
+        return ((values - returns) ** 2).mean()
+
+    if detached == "targets":
+        audit.check_my_value_loss(f)
+    else:
+        with pytest.raises(audit.BugFound, match="gradient"):
+            audit.check_my_value_loss(f)

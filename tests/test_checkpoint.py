@@ -636,3 +636,65 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path
     newer.save(path)
     assert_same_numbers(numbers(PPO.load(path)), numbers(newer))
     assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]
+
+
+class Pull(gym.Env):
+    """Pays for what is pulled; ``bound`` is how far one may."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, bound=1.0):
+        self.action_space = gym.spaces.Box(-bound, bound, (1,))
+
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), float(action[0]), True, False, {}
+
+
+PULLS = PPOConfig(total_steps=64, num_envs=2, num_steps=8, minibatch_size=8, hidden_sizes=(8,))
+
+
+def test_a_policy_clips_to_the_bounds_of_the_environment_that_is_there(tmp_path):
+    with PPO(Pull, PULLS) as trainer:
+        trainer.save(tmp_path / "a.pt")
+    with PPO.load(tmp_path / "a.pt", env=lambda: Pull(2.0)) as loaded:
+        assert (loaded.policy.low.item(), loaded.policy.high.item()) == (-2, 2)
+
+
+def test_another_seed_draws_other_numbers(tmp_path):
+    with PPO(Pull, PULLS) as trainer:
+        trainer.save(tmp_path / "a.pt")
+    losses = []
+    for seed in (0, 1, 2):
+        with PPO.load(tmp_path / "a.pt", env=Pull, seed=seed) as loaded:
+            losses.append(loaded.learn()["policy_loss"].tolist())
+    assert len({tuple(loss) for loss in losses}) == 3
+
+
+def test_what_a_checkpoint_names_does_not_change_afterwards():
+    kwargs = {"sutton_barto_reward": False}
+    config = dataclasses.replace(PULLS, vectorization="sync")
+    with PPO("CartPole-v1", config, env_kwargs=kwargs) as trainer:
+        kwargs["sutton_barto_reward"] = True
+        assert trainer.env_name["kwargs"] == {"sutton_barto_reward": False}
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path):
+    with PPO(Pull, PULLS) as trainer:
+        trainer.learn(lambda t: t.history.rows[-1].update(mine=np.float32(0.5)))
+        trainer.save(tmp_path / "a.pt")
+    with PPO.load(tmp_path / "a.pt", env=Pull) as loaded:
+        assert loaded.history["mine"].tolist() == [0.5] * 4
+
+
+def test_random_numbers_of_an_old_kind_do_not_stop_learning():
+    class Old(Pull):
+        def reset(self, *, seed=None, options=None):  # noqa: ARG002
+            self._np_random = np.random.RandomState(0)
+            return np.zeros(1, np.float32), {}
+
+    with PPO(Old, PULLS) as trainer:
+        assert len(trainer.learn()) == 4

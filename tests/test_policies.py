@@ -7,6 +7,7 @@ from torch import nn
 from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.exact.env import TabularPolicy
 from ppo_lib.networks import CategoricalPolicy, Critic, GaussianPolicy, mlp
+from ppo_lib.policies import eval_mode
 
 
 def generator(seed=0):
@@ -123,3 +124,11 @@ def test_the_input_is_left_as_it_is():
     for network in networks().values():
         network(x).sum().backward()
     assert torch.equal(x, before)
+
+
+def test_a_part_that_rests_goes_on_resting():
+    network = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1))
+    network[1].eval()
+    with eval_mode(network):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [True, True, False]

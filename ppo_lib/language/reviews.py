@@ -112,8 +112,10 @@ def gold_of(prompt: str, words: Sequence[str]) -> float:
 
 def words_of(tokens: Sequence[int]) -> list[str]:
     """The words of a response up to its first full stop, which is one of them."""
-    words = [WORDS[token] for token in tokens]
-    return words[: words.index(".") + 1] if "." in words else words
+    tokens = list(tokens)
+    if END in tokens:
+        tokens = tokens[: tokens.index(END) + 1]
+    return [WORDS[token] for token in tokens]
 
 
 def judge(prompts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     t, length = queries.shape[-2], keys.shape[-2]
     require(length >= t, f"keys has {length} places, expected at least the {t} of queries")
-    later = torch.ones(t, length, dtype=torch.bool).triu(1 + length - t)
+    later = torch.ones(t, length, dtype=torch.bool, device=queries.device).triu(1 + length - t)
     scores = queries @ keys.transpose(-2, -1) / queries.shape[-1] ** 0.5
     return scores.masked_fill(later, -torch.inf).softmax(-1) @ values
 
@@ -108,7 +108,7 @@ class LanguageModel(nn.Module):
         """
         require(tokens.ndim == 2, f"tokens has shape {tuple(tokens.shape)}, expected [T, N]")
         start = cache[0][0].shape[2] if cache else 0
-        places = torch.arange(start, start + len(tokens))
+        places = torch.arange(start, start + len(tokens), device=tokens.device)
         context = self.place.num_embeddings
         require(
             len(places) + start <= context,

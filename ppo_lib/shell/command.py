@@ -73,6 +73,8 @@ class Evaluate:
     """Of the environments, and of the actions if they are drawn; at least 0."""
     draw: bool = False
     """Draw the actions, as in training, instead of taking the most probable ones."""
+    env: str | None = None
+    """The environment; needed where the checkpoint names none, or one of a module of yours."""
     film: Path | None = None
     """A file for a film of one more episode: .gif, .webp or .png."""
 
@@ -197,7 +199,12 @@ def play(options: Evaluate) -> None:
     if film is not None:
         checked_film_path(film)
     policy = load_policy(path)
-    env_id, env_kwargs, wrappers = env_of(read_checkpoint(path), path)
+    state, env_id = read_checkpoint(path), options.env
+    named = None if state["env"] is None else state["env"]["id"]
+    if env_id is None or latest_version(env_id) == named:
+        env_id, env_kwargs, wrappers = env_of(state, path, asked=env_id is not None)
+    else:
+        env_kwargs, wrappers = {}, []
     more: dict[str, Any] = {"seed": seed, "env_kwargs": env_kwargs, "wrappers": wrappers}
     returns = evaluate(
         policy, env_id, num_episodes=options.episodes, deterministic=not options.draw, **more

@@ -47,11 +47,13 @@ def save_film(
     keep = partial(RenderCollection, reset_clean=False)
     kwargs = (env_kwargs or {}) | {"render_mode": "rgb_array"}
     envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[keep, *wrappers])
-    steps = len(play_episodes(envs, policy, seed=seed).rewards)
-    # Once the episode is over the environment is reset, which is not of this film.
-    frames = [image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
-    duration = 1000 / envs.metadata.get("render_fps", 30)
-    envs.close()
+    try:
+        steps = len(play_episodes(envs, policy, seed=seed).rewards)
+        # Once the episode is over the environment is reset, which is not of this film.
+        frames = [image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
+        duration = 1000 / envs.metadata.get("render_fps", 30)
+    finally:
+        envs.close()
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
     return len(frames)
 

@@ -90,7 +90,10 @@ class Keeper:
                 folder.rmdir()
 
     def _take(self, trainer: PPO) -> None:
-        self._state = plain(trainer.state_dict()) | {"options": self.options}
+        state = trainer.state_dict()
+        # Copies already, which grow with the run: only a file needs them in plain numbers.
+        history = {name: state.pop(name) for name in ("rows", "episodes")}
+        self._state = plain(state) | history | {"options": self.options}
         self._written = False
 
 

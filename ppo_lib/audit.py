@@ -172,6 +172,12 @@ GAE_MISTAKES: Catalogue = {
     "looks at the value after a death": partial(_gae, masks=_never),
     "lets the next episode leak in": partial(_gae, ends=_never),
     "lets the next episode leak in after a time limit": partial(_gae, ends=lambda dead, _: dead),
+    "cuts the recursion only where both flags are set": partial(
+        _gae, ends=lambda dead, cut: dead & cut
+    ),
+    "does not cut the recursion where both flags are set": partial(
+        _gae, ends=lambda dead, cut: dead ^ cut
+    ),
     "has lost γ in the recursion": partial(_gae, factor=lambda _, lam: lam),
     "has lost λ in the recursion": partial(_gae, factor=lambda gamma, _: gamma),
     "has lost γ in the TD error": partial(_gae, gamma_of_delta=lambda _: 1.0),

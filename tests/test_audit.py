@@ -153,7 +153,7 @@ def test_what_only_small_minibatches_show_of_a_normalisation(normalize, name):
 
 def test_an_unknown_mistake_is_told_by_its_numbers():
     # Twice the right advantages: none of the catalogue.
-    with pytest.raises(audit.BugFound, match=r"none of the 13 known mistakes, but case 1") as found:
+    with pytest.raises(audit.BugFound, match=r"none of the 15 known mistakes, but case 1") as found:
         audit.check_my_gae(lambda *x: 2 * numpy_gae(*x), arrays="numpy")
     assert found.value.bug is None
     words = str(found.value)

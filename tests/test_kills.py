@@ -70,11 +70,14 @@ def end(pid):
 
 
 def until_it_trains(log):
-    """Wait for the line of a run that goes on, after which signals are heard."""
-    limit = time.monotonic() + 60
-    while "it goes on" not in (log.read_text() if log.exists() else ""):
-        assert time.monotonic() < limit
+    """Wait for the line of a run that goes on, after which signals are heard; whether it does."""
+    limit = time.monotonic() + 120
+    said = ""
+    while "it goes on" not in said and "asks for more" not in said:
+        assert time.monotonic() < limit, said
         time.sleep(0.005)
+        said = log.read_text() if log.exists() else ""
+    return "it goes on" in said
 
 
 def killed(name, signals, seed):
@@ -92,8 +95,11 @@ def killed(name, signals, seed):
     for number, how in enumerate(signals):
         log = Path(f"{name}-{number}.log")
         pid = begin(["--resume", f"{name}.pt"], log)
-        until_it_trains(log)
-        time.sleep(draw.random() * lasted / 8)
+        if not until_it_trains(log):  # on a machine that has become faster it was through
+            assert number > 0
+            end(pid)
+            break
+        time.sleep(draw.random() * lasted / 12)
         for one in how.split():
             os.kill(pid, getattr(signal, one))
             time.sleep(0.01)

@@ -48,9 +48,8 @@ def save_film(
     kwargs = (env_kwargs or {}) | {"render_mode": "rgb_array"}
     envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[keep, *wrappers])
     try:
-        steps = len(play_episodes(envs, policy, seed=seed).rewards)
-        # Once the episode is over the environment is reset, which is not of this film.
-        frames = [image.fromarray(frame) for frame in envs.call("render")[0][: steps + 1]]
+        play_episodes(envs, policy, seed=seed)
+        frames = [image.fromarray(frame) for frame in envs.call("render")[0]]
         duration = 1000 / envs.metadata.get("render_fps", 30)
     finally:
         envs.close()

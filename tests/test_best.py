@@ -20,7 +20,7 @@ def trained(monkeypatch):
             return torch.tensor([0.0, 2.0]) + next(left) - 1
 
         monkeypatch.setattr(best, "evaluate", evaluate)
-        monkeypatch.setattr(best, "write_checkpoint", lambda path, state: written.append(state))
+        monkeypatch.setattr(best, "write_checkpoint", lambda _, state: written.append(state))
         trainer = SimpleNamespace(
             config=SimpleNamespace(batch_size=10, num_updates=6),
             history=SimpleNamespace(rows=[]),

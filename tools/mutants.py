@@ -78,20 +78,21 @@ class Mutant(NamedTuple):
     change: str
     function: int  #: line at which the innermost function with a name begins; 0 outside of any
     apply: Callable[[], None]  #: changes the tree
+    tree: ast.Module  #: of the room
 
 
 def mutants(source: str, tree: ast.Module) -> Iterator[Mutant]:
     """Every change of a room, in the order of its source."""
     lines, count = source.splitlines(), 0
-    for node, put, function, parent in _places(tree, 0, None):
+    for node, put, function, parent in _places(tree, 0):
         for change, new in _variants(node, parent):
             new = ast.fix_missing_locations(ast.copy_location(new, node))
             line = lines[node.lineno - 1].strip()
-            yield Mutant(count, line, change, function, functools.partial(put, new))
+            yield Mutant(count, line, change, function, functools.partial(put, new), tree)
             count += 1
 
 
-def _places(node: ast.AST, function: int, parent: Any) -> Iterator[tuple[Any, Any, int, Any]]:
+def _places(node: ast.AST, function: int) -> Iterator[tuple[Any, Any, int, Any]]:
     """What may be changed below a node: itself, how to put another there, function, parent."""
     for name, value in ast.iter_fields(node):
         if name in UNTOUCHED or isinstance(node, ast.JoinedStr):
@@ -102,7 +103,7 @@ def _places(node: ast.AST, function: int, parent: Any) -> Iterator[tuple[Any, An
                 continue
             if hasattr(child, "lineno") and not isinstance(child, ast.keyword):
                 yield child, _putter(node, name, value, i), inner, node
-            yield from _places(child, inner, node)
+            yield from _places(child, inner)
 
 
 def _putter(node: ast.AST, name: str, value: Any, i: int) -> Callable[[ast.AST], None]:
@@ -141,7 +142,7 @@ def _variants(node: Any, parent: Any) -> Iterator[tuple[str, ast.AST]]:
         new = copy.copy(node)
         for field, value in fields.items():
             setattr(new, field, value)
-        return (f"{ast.unparse(old)} → {ast.unparse(new)}" if not name else name), new
+        return name or f"{ast.unparse(old)} → {ast.unparse(new)}", new
 
     if isinstance(node, ast.BinOp | ast.AugAssign):
         sides = [getattr(node, side, None) for side in ("left", "right", "value")]
@@ -260,15 +261,15 @@ def change_here() -> None:
     sys.meta_path.insert(0, Changed)
 
 
-def patch(mutant: tuple[str, int], functions: dict[str, list[FunctionType]]) -> bool:
+def patch(room: str, mutant: Mutant, functions: list[FunctionType]) -> bool:
     """Give the functions of a room their new code; False if that is not possible."""
-    room, number = mutant
-    new = compiled(path_of(room), number)
+    mutant.apply()
+    new = compile(mutant.tree, str(path_of(room)), "exec")
     before, after = list(_codes(Changed.codes[room])), list(_codes(new))
     if [code.co_name for code in before] != [code.co_name for code in after]:
         return False
     pairs = {id(old): code for old, code in zip(before, after, strict=True)}
-    for function in functions[room]:
+    for function in functions:
         code = pairs[id(function.__code__)]
         if code.co_freevars != function.__code__.co_freevars:
             return False
@@ -431,9 +432,9 @@ def in_session(
     session.stop = True
     gc.freeze()
 
-    def work(mutant: tuple[str, int], tests: list[str]) -> None:
-        os.environ[NEW] = f"{mutant[0]} {mutant[1]}"
-        if not patch(mutant, functions):
+    def work(room: str, mutant: Mutant, tests: list[str]) -> None:
+        os.environ[NEW] = f"{room} {mutant.number}"
+        if not patch(room, mutant, functions[room]):
             os._exit(2)
         for cache in caches:
             cache.cache_clear()
@@ -456,7 +457,7 @@ def in_session(
         limit = 5 * sum(baseline.seconds[test] for test in tests) + 10
         status: int | None = 2
         if mutant.function > 0:
-            status = forked(lambda: work((room, number), tests), seconds=limit)  # noqa: B023
+            status = forked(lambda: work(room, mutant, tests), seconds=limit)  # noqa: B023
         tell(log, room, number, mutant, status)
 
 

@@ -11,12 +11,13 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
+.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book      build the book, and print where to open it"
 	@echo "make test      run every cell and every test"
+	@echo "make mutants   change every place where the library computes: the tests must notice (hours; ROOMS='returns ppo' for some)"
 	@echo "make lab       open the chapters in JupyterLab"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
@@ -56,6 +57,9 @@ book: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --quiet
+
+mutants: $(INSTALLED)
+	$(BIN)/python tools/mutants.py $(ROOMS)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=book

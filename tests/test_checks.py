@@ -173,6 +173,20 @@ def test_a_component_that_never_varies_must_be_right_to_rounding():
         check_estimate("eq-a7", zeros, 0.0, rejects={"x": 0.0})
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_is_a_share_of_the_largest_mean_whatever_its_sign(sign):
+    # 1e-12 of 1000, the mean of the largest size, is allowed in both.
+    exact = tensor(sign * 1000.0, 0.1)
+    samples = exact.repeat(200, 1)
+    wrong = {"x": tensor(0.0, 0.0)}
+    for component in (tensor(1.0, 0.0), tensor(0.0, 1.0)):
+        for direction in (1, -1):
+            moved = direction * component
+            check_estimate("eq-a7", samples, exact + 0.9e-9 * moved, rejects=wrong)
+            with pytest.raises(CheckFailed, match="standard errors away"):
+                check_estimate("eq-a7", samples, exact + 1.2e-9 * moved, rejects=wrong)
+
+
 def test_the_mean_of_a_real_sample_passes_and_a_biased_one_fails():
     generator = torch.Generator().manual_seed(0)
     samples = torch.rand(10_000, 3, generator=generator)

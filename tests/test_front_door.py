@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import pickle
+import warnings
+from statistics import NormalDist
 
 import gymnasium as gym
 import numpy as np
@@ -567,6 +569,27 @@ def test_bounds_far_from_those_of_a_policy_are_warned_of_and_a_wrapper_scales_th
 def test_bounds_that_a_policy_meets_are_not_warned_of(low, high):
     space = Box(low, high, (2,))
     make_networks(Box(-1, 1, (1,)), space, (4,), torch.Generator())
+
+
+def warned_of(*bounds):
+    """Whether a policy for these bounds, one pair an action, is warned of."""
+    space = Box(*np.array(bounds, np.float32).T)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        make_networks(Box(-1, 1, (1,)), space, (4,), torch.Generator())
+    return len(said) == 1
+
+
+def test_warnings_begin_at_20_deviations_and_at_one_number_in_20():
+    assert warned_of((-10.25, 10.25))
+    assert not warned_of((-10, 10))
+    normal = NormalDist()
+    for share, far in ((0.049, True), (0.051, False)):
+        upper = normal.inv_cdf(0.5 + share)
+        assert warned_of((0, upper)) == warned_of((-upper, 0)) == far
+        assert warned_of((-1, 1), (0, upper)) == far  # one action is enough
+    assert warned_of((normal.inv_cdf(0.951), np.inf))
+    assert not warned_of((normal.inv_cdf(0.949), np.inf))
 
 
 def test_actions_of_integers_are_refused():

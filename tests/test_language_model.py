@@ -94,6 +94,15 @@ def test_the_cache_gives_the_same_numbers(model: LanguageModel, texts) -> None:
     assert_close(torch.cat([part[1] for part in parts]), values, atol=1e-5, rtol=1e-5)
 
 
+def test_the_places_in_the_cache_count_towards_the_context(model: LanguageModel) -> None:
+    tokens, cache = torch.zeros(19, 2, dtype=torch.int64), []
+    model(tokens[:17], cache)
+    with pytest.raises(ValueError, match=r"^tokens end at place 20, expected at most 19$"):
+        model(tokens[:3], cache)
+    logits, _ = model(tokens[:2], cache)
+    assert_close(logits, model(tokens)[0][-2:], atol=1e-5, rtol=1e-5)
+
+
 def test_generation_is_the_same_without_the_cache(model: LanguageModel) -> None:
     prompts = torch.tensor(reviews.PROMPTS).repeat(20)
     draws = [

@@ -1,0 +1,88 @@
+"""Episodes that are played again: whatever then differs is noticed."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+
+from ppo_lib.envs import make_envs
+from ppo_lib.replay import Log
+
+
+class Walk(gym.Env):
+    """Observes the sum of its actions, which each step pays; its random numbers show nowhere."""
+
+    observation_space, action_space = Box(-99, 99, (1,)), Discrete(9)
+    extra, ends_at, cut_at = 0, 99, 99
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.np_random.random(1 + self.extra)
+        self.place, self.steps = 0, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.place, self.steps = self.place + int(action), self.steps + 1
+        ends, cut = self.steps >= self.ends_at, self.steps >= self.cut_at
+        return np.array([self.place], np.float32), float(self.place), ends, cut, {}
+
+
+@pytest.fixture
+def three():
+    """Environments after three steps, the second reset after the first of them; and their log."""
+    envs = make_envs(Walk, 2)
+    log = Log(envs)
+    log.begin(seed=7)
+    envs.reset(seed=7)
+    for step, actions in enumerate(([1, 2], [3, 4], [5, 6])):
+        if step == 1:
+            log.begin(np.array([False, True]))
+            envs.reset(options={"reset_mask": np.array([False, True])})
+        log.add(np.array(actions))
+        envs.step(np.array(actions))
+    return log
+
+
+def test_what_is_kept_of_running_episodes_is_their_start_and_their_actions(three):
+    state = three.state_dict()
+    assert state["starts"][0] == 7
+    drawn = np.random.default_rng(8)
+    drawn.random(1)
+    assert state["starts"][1] == drawn.bit_generator.state
+    assert (state["first"], state["actions"].tolist()) == ([0, 1], [[1, 2], [3, 4], [5, 6]])
+
+
+def test_episodes_are_played_again_from_their_own_first_action(three):
+    state = three.state_dict()
+    obs, paid = Log(make_envs(Walk, 2)).play(state)
+    # 1, 1 + 3 and 1 + 3 + 5; then 4 and 4 + 6.
+    assert obs.tolist() == [[9], [10]]
+    assert paid == [14, 14]
+    again = Log(make_envs(Walk, 2))
+    again.play(state)
+    after = again.state_dict()
+    assert after["actions"].tolist() == state["actions"].tolist()
+    assert {k: after[k] for k in ("starts", "first", "random")} == {
+        k: state[k] for k in ("starts", "first", "random")
+    }
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"ends_at": 2}, {"cut_at": 2}, {"ends_at": 3}])
+def test_an_environment_that_draws_otherwise_or_ends_too_soon_plays_otherwise(change, three):
+    # Where the length of the second episode is 2, an end at 3 is noticed in the first alone.
+    state = three.state_dict()
+    other = type("Other", (Walk,), change)
+    assert Log(make_envs(other, 2)).play(state) is None
+
+
+def test_steps_that_no_running_episode_needs_are_forgotten(three):
+    three.begin(np.array([True, False]))
+    state = three.state_dict()
+    assert (state["first"], state["actions"].tolist()) == ([2, 0], [[3, 4], [5, 6]])
+
+
+def test_the_actions_kept_are_copies(three):
+    actions = np.array([7, 8])
+    three.add(actions)
+    actions[:] = 0
+    assert three.state_dict()["actions"][-1].tolist() == [7, 8]

@@ -14,13 +14,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.envs import latest_version
+from ppo_lib.envs import latest_version, obs_tensor
 from ppo_lib.networks import make_networks
 from ppo_lib.policies import Policy
-from ppo_lib.rollout import Collector, obs_tensor
+from ppo_lib.rollout import Collector
 from ppo_lib.validate import require
 
 FORMAT = 4  #: 1 and 2 had networks and an optimizer of the library's own, 3 had no checksum
@@ -323,19 +323,25 @@ def env_of(
 
 
 def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> list[list[Any]]:
-    """Spaces in words: ``["Discrete", n]``, or ``["Box", *shape]``."""
+    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``."""
     return [
-        ["Discrete", int(space.n)] if isinstance(space, Discrete) else ["Box", *space.shape]
+        ["Discrete", int(space.n)]
+        if isinstance(space, Discrete)
+        else ["MultiDiscrete", *space.nvec.tolist()]
+        if isinstance(space, MultiDiscrete)
+        else ["Box", *space.shape]
         for space in (obs_space, action_space)
     ]
 
 
 def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
     """Spaces that `describe_spaces` has described; a Box without bounds, which a policy has."""
-    return [
-        Discrete(sizes[0]) if name == "Discrete" else Box(-np.inf, np.inf, tuple(sizes))
-        for name, *sizes in words
-    ]
+    made = {
+        "Discrete": lambda sizes: Discrete(sizes[0]),
+        "MultiDiscrete": MultiDiscrete,
+        "Box": lambda sizes: Box(-np.inf, np.inf, tuple(sizes)),
+    }
+    return [made[name](sizes) for name, *sizes in words]
 
 
 def _is_json(value: Any) -> bool:

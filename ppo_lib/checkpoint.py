@@ -127,14 +127,18 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
 
     Returns:
         Why the episodes that were running begin anew; nothing where they go on.
+
+    Raises:
+        ValueError: if the state is not of such a trainer, which is then as it was.
     """
-    for name in _PARTS:
-        if state[name] is not None:
-            getattr(trainer, name).load_state_dict(state[name])
-    trainer.generator.set_state(state["generator"])
-    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
-    trainer.history.rows = [dict(row) for row in state["rows"]]
-    trainer.history.episodes = list(state["episodes"])
+    before = plain(state_of(trainer))
+    try:
+        missing = sorted(before.keys() - state.keys())
+        require(not missing, f"it has no {missing}")
+        _take_up(trainer, state)
+    except Exception as error:
+        _take_up(trainer, before)
+        raise ValueError(f"state does not fit, expected that of such a trainer: {error}") from error
     running = state["running"]
     if len(running) == trainer.num_ranks:
         anew = _go_on(trainer.collector, running[trainer.rank])
@@ -147,6 +151,20 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     elif trainer.reward_normalizer is not None:
         trainer.reward_normalizer.sums = state["sums"].clone()
     return anew
+
+
+def _take_up(trainer: Any, state: dict[str, Any]) -> None:
+    """All of a state but the running episodes."""
+    for name in _PARTS:
+        part = getattr(trainer, name)
+        for there, has in {"state": state[name] is not None, "trainer": part is not None}.items():
+            require(has or (part is None and state[name] is None), f"the {there} has no {name}")
+        if part is not None:
+            part.load_state_dict(state[name])
+    trainer.generator.set_state(state["generator"])
+    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
+    trainer.history.rows = [dict(row) for row in state["rows"]]
+    trainer.history.episodes = list(state["episodes"])
 
 
 def _go_on(collector: Collector, running: dict[str, Any]) -> str:
@@ -233,10 +251,15 @@ def load_trainer(
 def load_weights(
     network: torch.nn.Module, weights: dict[str, Any], path: str | Path, name: str
 ) -> None:
-    """Give a network a file's weights; a ValueError says which argument they do not fit."""
+    """Give a network a file's weights; a ValueError says which argument they do not fit.
+
+    The network is then as it was: torch has taken what fits before it says what does not.
+    """
+    before = plain(network.state_dict())
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
+        network.load_state_dict(before)
         raise ValueError(
             f"{name} has other weights than {path}, expected the network that was saved: {error}"
         ) from error

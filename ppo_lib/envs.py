@@ -1,5 +1,7 @@
 """Vectors of environments, as a rollout wants them, and what is handed to them and taken."""
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from torch import Tensor
 
 from ppo_lib.validate import check_finite, require
@@ -89,7 +91,14 @@ def make_envs(
         f"env_kwargs is {kwargs}, expected none with a callable, which knows its own",
     )
 
+    here = os.getpid()
+
     def make() -> gym.Env[Any, Any]:
+        if os.getpid() != here:
+            # Ctrl-C, or a terminal that closes, comes to all processes; this one is asked to end.
+            for name in ("SIGINT", "SIGHUP"):
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
         made = gym.make(env, **kwargs) if isinstance(env, str) else env()
         for wrapper in wrappers:
             wrap, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
@@ -107,6 +116,20 @@ def make_envs(
                 "time"
             )
     return envs
+
+
+def close_envs(envs: VectorEnv) -> None:
+    """Close environments, also where a process of one was killed, or was left in the midst."""
+    if not isinstance(envs, AsyncVectorEnv):
+        envs.close()
+        return
+    try:
+        envs.close(timeout=5)
+    except (EOFError, OSError):
+        for process in envs.processes:
+            process.terminate()
+            process.join()
+        envs.closed = True
 
 
 def check_envs(envs: VectorEnv) -> None:

@@ -95,6 +95,13 @@ def _checksum(content: bytes) -> bytes:
 
 def state_of(trainer: Any) -> dict[str, Any]:
     """What `PPO.state_dict` gives."""
+    rows, episodes = trainer.history.rows, trainer.history.episodes
+    history = {"rows": [dict(row) for row in rows], "episodes": list(episodes)}
+    return state_without_history(trainer) | history
+
+
+def state_without_history(trainer: Any) -> dict[str, Any]:
+    """What does not grow with the run."""
     state: dict[str, Any] = {
         "env": trainer.env_name,
         "spaces": trainer.spaces,
@@ -102,8 +109,6 @@ def state_of(trainer: Any) -> dict[str, Any]:
         "generator": trainer.generator.get_state(),
         "kl_coef": trainer.kl_coef,
         "env_steps": trainer.env_steps,
-        "rows": [dict(row) for row in trainer.history.rows],
-        "episodes": list(trainer.history.episodes),
         "running": trainer.running(),
         "sums": None if trainer.reward_normalizer is None else trainer.reward_normalizer.sums,
     }

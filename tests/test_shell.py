@@ -257,6 +257,26 @@ def test_a_checkpoint_is_kept_as_often_as_is_asked_for(command, written, monkeyp
     assert written == [0, 15, 30]
 
 
+def test_what_is_kept_of_a_history_does_not_cost_more_the_longer_it_is(tmp_path):
+    class Rows(list):
+        def __iter__(self):
+            raise AssertionError("the history was gone through")
+
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=1024))
+    keeper = keep.Keeper(trainer, tmp_path / "a.pt", {}, new=True)
+    trainer.learn(lambda _: True)
+    rows, trainer.history.rows = trainer.history.rows, Rows(trainer.history.rows)
+    keeper(trainer)
+    # What comes later is not in the file, which is of that moment.
+    trainer.history.rows = rows
+    keeper(trainer)
+    trainer.learn()
+    assert keeper.write()
+    kept = PPO.load(tmp_path / "a.pt")
+    assert (kept.env_steps, kept.history.rows) == (512, rows[:1])
+    assert kept.history.episodes == [e for e in trainer.history.episodes if e[0] == 512]
+
+
 def test_it_is_time_at_doubling_times_and_then_every_minute(monkeypatch):
     for first, expected in (
         (0.0, [1, 2, 4, 8, 16, 32, 64, 124, 184]),

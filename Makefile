@@ -7,11 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := .venv-peers
+AUDIT := .venv-audit
 PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
+.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +30,9 @@ help:
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make scale     measure what more environments change, and a cold start (2 minutes)"
+	@echo "make matrix    run every cell and every test as on other machines, ten times (QUICK=1 for less, ROWS=\"mkl user\" for some)"
+	@echo "make lock      write requirements.lock anew: every pin with its hashes"
+	@echo "make audit     look up what is locked among known vulnerabilities"
 	@echo "make lint      check the style of package, tests, tools and chapters"
 	@echo "make pages     build the pages and test them in Chromium (SHOTS=DIR for pictures)"
 	@echo "make test-browser  only test the built pages in Chromium"
@@ -97,6 +101,18 @@ ablation: $(INSTALLED)
 scale: $(INSTALLED)
 	$(BIN)/python -m bench.scale
 
+matrix: $(INSTALLED)
+	$(BIN)/python tools/matrix.py $(if $(QUICK),--quick) $(ROWS)
+
+lock: $(AUDIT)/.installed
+	{ sed '/^[^#]/,$$d' requirements.lock; $(AUDIT)/bin/uv pip compile --quiet --generate-hashes \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
+	  --no-emit-package ppo-lib --no-header requirements.txt | sed 's/^\(torch==[^+ ]*\)+cpu/\1/'; } > requirements.new
+	mv requirements.new requirements.lock
+
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -109,10 +125,15 @@ $(PEERS)/.installed: bench/requirements.txt tests/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+$(AUDIT)/.installed: requirements-audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 test-browser: $(PAGES_INSTALLED)
 	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest tests/browser -n 2 --quiet $(if $(SHOTS),--screenshots $(SHOTS))
 
 pages: book test-browser
 
 clean:
-	rm -rf $(VENV) $(PEERS) _build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(AUDIT) _build *.egg-info .pytest_cache .ruff_cache

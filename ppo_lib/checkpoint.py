@@ -14,13 +14,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.envs import latest_version
+from ppo_lib.envs import latest_version, obs_tensor
 from ppo_lib.networks import make_networks
 from ppo_lib.policies import Policy
-from ppo_lib.rollout import Collector, obs_tensor
+from ppo_lib.rollout import Collector
 from ppo_lib.validate import require
 
 FORMAT = 4  #: 1 and 2 had networks and an optimizer of the library's own, 3 had no checksum
@@ -95,6 +95,13 @@ def _checksum(content: bytes) -> bytes:
 
 def state_of(trainer: Any) -> dict[str, Any]:
     """What `PPO.state_dict` gives."""
+    rows, episodes = trainer.history.rows, trainer.history.episodes
+    history = {"rows": [dict(row) for row in rows], "episodes": list(episodes)}
+    return state_without_history(trainer) | history
+
+
+def state_without_history(trainer: Any) -> dict[str, Any]:
+    """What does not grow with the run."""
     state: dict[str, Any] = {
         "env": trainer.env_name,
         "spaces": trainer.spaces,
@@ -102,8 +109,6 @@ def state_of(trainer: Any) -> dict[str, Any]:
         "generator": trainer.generator.get_state(),
         "kl_coef": trainer.kl_coef,
         "env_steps": trainer.env_steps,
-        "rows": [dict(row) for row in trainer.history.rows],
-        "episodes": list(trainer.history.episodes),
         "running": trainer.running(),
         "sums": None if trainer.reward_normalizer is None else trainer.reward_normalizer.sums,
     }
@@ -127,14 +132,18 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
 
     Returns:
         Why the episodes that were running begin anew; nothing where they go on.
+
+    Raises:
+        ValueError: if the state is not of such a trainer, which is then as it was.
     """
-    for name in _PARTS:
-        if state[name] is not None:
-            getattr(trainer, name).load_state_dict(state[name])
-    trainer.generator.set_state(state["generator"])
-    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
-    trainer.history.rows = [dict(row) for row in state["rows"]]
-    trainer.history.episodes = list(state["episodes"])
+    before = plain(state_of(trainer))
+    try:
+        missing = sorted(before.keys() - state.keys())
+        require(not missing, f"it has no {missing}")
+        _take_up(trainer, state)
+    except Exception as error:
+        _take_up(trainer, before)
+        raise ValueError(f"state does not fit, expected that of such a trainer: {error}") from error
     running = state["running"]
     if len(running) == trainer.num_ranks:
         anew = _go_on(trainer.collector, running[trainer.rank])
@@ -147,6 +156,20 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     elif trainer.reward_normalizer is not None:
         trainer.reward_normalizer.sums = state["sums"].clone()
     return anew
+
+
+def _take_up(trainer: Any, state: dict[str, Any]) -> None:
+    """All of a state but the running episodes."""
+    for name in _PARTS:
+        part = getattr(trainer, name)
+        for there, has in {"state": state[name] is not None, "trainer": part is not None}.items():
+            require(has or (part is None and state[name] is None), f"the {there} has no {name}")
+        if part is not None:
+            part.load_state_dict(state[name])
+    trainer.generator.set_state(state["generator"])
+    trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
+    trainer.history.rows = [dict(row) for row in state["rows"]]
+    trainer.history.episodes = list(state["episodes"])
 
 
 def _go_on(collector: Collector, running: dict[str, Any]) -> str:
@@ -233,10 +256,15 @@ def load_trainer(
 def load_weights(
     network: torch.nn.Module, weights: dict[str, Any], path: str | Path, name: str
 ) -> None:
-    """Give a network a file's weights; a ValueError says which argument they do not fit."""
+    """Give a network a file's weights; a ValueError says which argument they do not fit.
+
+    The network is then as it was: torch has taken what fits before it says what does not.
+    """
+    before = plain(network.state_dict())
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
+        network.load_state_dict(before)
         raise ValueError(
             f"{name} has other weights than {path}, expected the network that was saved: {error}"
         ) from error
@@ -323,19 +351,25 @@ def env_of(
 
 
 def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> list[list[Any]]:
-    """Spaces in words: ``["Discrete", n]``, or ``["Box", *shape]``."""
+    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``."""
     return [
-        ["Discrete", int(space.n)] if isinstance(space, Discrete) else ["Box", *space.shape]
+        ["Discrete", int(space.n)]
+        if isinstance(space, Discrete)
+        else ["MultiDiscrete", *space.nvec.tolist()]
+        if isinstance(space, MultiDiscrete)
+        else ["Box", *space.shape]
         for space in (obs_space, action_space)
     ]
 
 
 def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
     """Spaces that `describe_spaces` has described; a Box without bounds, which a policy has."""
-    return [
-        Discrete(sizes[0]) if name == "Discrete" else Box(-np.inf, np.inf, tuple(sizes))
-        for name, *sizes in words
-    ]
+    made = {
+        "Discrete": lambda sizes: Discrete(sizes[0]),
+        "MultiDiscrete": MultiDiscrete,
+        "Box": lambda sizes: Box(-np.inf, np.inf, tuple(sizes)),
+    }
+    return [made[name](sizes) for name, *sizes in words]
 
 
 def _is_json(value: Any) -> bool:

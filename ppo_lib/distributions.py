@@ -6,6 +6,7 @@ loop of the trainer.  A logit of -∞ forbids its action, and 0 log 0 is 0.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +50,49 @@ class Categorical:
         old_log_probs = old_params.log_softmax(-1)
         apart = old_log_probs - params.log_softmax(-1)
         return (old_log_probs.exp() * apart.masked_fill(old_log_probs.isinf(), 0.0)).sum(-1)
+
+
+class MultiCategorical:
+    """D independent choices, the d-th among ``sizes[d]``; an object, since params don't tell them.
+
+    ``params``: ``[..., Σ_d sizes[d]]``, the logits of each choice after those of the one before;
+    actions: ``[..., D]`` int64.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = [int(size) for size in sizes]
+        valid = len(self.sizes) > 0 and min(self.sizes) >= 1
+        require(valid, f"sizes is {self.sizes}, expected at least one, each at least 1")
+
+    def sample(self, params: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an action from each distribution, ``[..., D]`` int64."""
+        choices = [Categorical.sample(logits, generator) for logits in self._split(params)]
+        return torch.stack(choices, dim=-1)
+
+    def mode(self, params: Tensor) -> Tensor:
+        """The most probable action, ``[..., D]`` int64."""
+        return torch.stack([Categorical.mode(logits) for logits in self._split(params)], dim=-1)
+
+    def log_prob(self, params: Tensor, actions: Tensor) -> Tensor:
+        """log π(a) = Σ_d log π_d(a_d), ``[...]``: independent probabilities are multiplied."""
+        _check_actions(actions, torch.Size([*params.shape[:-1], len(self.sizes)]))
+        each = zip(self._split(params), actions.unbind(-1), strict=True)
+        return torch.stack([Categorical.log_prob(*one) for one in each]).sum(0)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Σ_d H_d in nats, ``[...]``."""
+        return torch.stack([Categorical.entropy(logits) for logits in self._split(params)]).sum(0)
+
+    def kl(self, old_params: Tensor, params: Tensor) -> Tensor:
+        """KL(old ‖ new) = Σ_d KL(old_d ‖ new_d) in nats, ``[...]``."""
+        same_shape(old_params=old_params, params=params)
+        each = zip(self._split(old_params), self._split(params), strict=True)
+        return torch.stack([Categorical.kl(*one) for one in each]).sum(0)
+
+    def _split(self, params: Tensor) -> tuple[Tensor, ...]:
+        width = params.shape[-1]
+        require(width == sum(self.sizes), f"params has width {width}, expected {sum(self.sizes)}")
+        return params.split(self.sizes, dim=-1)
 
 
 class DiagonalGaussian:

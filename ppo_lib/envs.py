@@ -1,13 +1,18 @@
-"""Vectors of environments, as a rollout wants them."""
+"""Vectors of environments, as a rollout wants them, and what is handed to them and taken."""
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+import torch
 from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from torch import Tensor
 
-from ppo_lib.validate import require
+from ppo_lib.validate import check_finite, require
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 Wrapper = Callable[..., gym.Env[Any, Any]]
@@ -86,7 +91,14 @@ def make_envs(
         f"env_kwargs is {kwargs}, expected none with a callable, which knows its own",
     )
 
+    here = os.getpid()
+
     def make() -> gym.Env[Any, Any]:
+        if os.getpid() != here:
+            # Ctrl-C, or a terminal that closes, comes to all processes; this one is asked to end.
+            for name in ("SIGINT", "SIGHUP"):
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
         made = gym.make(env, **kwargs) if isinstance(env, str) else env()
         for wrapper in wrappers:
             wrap, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
@@ -104,3 +116,69 @@ def make_envs(
                 "time"
             )
     return envs
+
+
+def close_envs(envs: VectorEnv) -> None:
+    """Close environments, also where a process of one was killed, or was left in the midst."""
+    if not isinstance(envs, AsyncVectorEnv):
+        envs.close()
+        return
+    try:
+        envs.close(timeout=5)
+    except (EOFError, OSError):
+        for process in envs.processes:
+            process.terminate()
+            process.join()
+        envs.closed = True
+
+
+def check_envs(envs: VectorEnv) -> None:
+    """Refuse environments that hide an episode's end, and spaces that no policy here takes."""
+    mode = envs.metadata.get("autoreset_mode")
+    require(
+        mode in (AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP),
+        f"envs has autoreset_mode {mode}, expected AutoresetMode.DISABLED or NEXT_STEP: "
+        "what a step led to must be seen before a reset",
+    )
+    obs, action = envs.single_observation_space, envs.single_action_space
+    numbered = isinstance(obs, gym.spaces.Discrete) and obs.start == 0
+    require(
+        numbered or (isinstance(obs, gym.spaces.Box) and len(obs.shape) > 0),
+        f"observation_space is {obs}, expected a Box of at least one dimension or a Discrete "
+        "from 0; gymnasium.wrappers.FlattenObservation makes a Box of most others",
+    )
+    real = (
+        isinstance(action, gym.spaces.Box) and len(action.shape) == 1 and action.dtype.kind == "f"
+    )
+    choice = isinstance(action, gym.spaces.Discrete) and action.start == 0
+    choices = (
+        isinstance(action, gym.spaces.MultiDiscrete)
+        and action.nvec.ndim == 1
+        and not action.start.any()
+    )
+    require(
+        real or choice or choices,
+        f"action_space is {action}, expected a Discrete from 0, a MultiDiscrete of one dimension "
+        "from 0, or a Box of one dimension and of floating-point numbers",
+    )
+
+
+def obs_tensor(obs: np.ndarray) -> Tensor:
+    """A copy of the observations; refused unless they are finite.
+
+    Args:
+        obs: ``[N]``, states by number, or ``[N, …]``, features of any dtype.
+
+    Returns:
+        ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
+    """
+    seen = torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
+    check_finite("observation", seen.numpy())
+    return seen
+
+
+def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
+    """Actions as the environments take them: here, and only here, clipped to their bounds."""
+    space = envs.single_action_space
+    array = actions.numpy()
+    return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array

@@ -8,10 +8,9 @@ import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from ppo_lib.envs import MakeEnv, make_envs
+from ppo_lib.envs import MakeEnv, check_envs, env_actions, make_envs, obs_tensor
 from ppo_lib.policies import Policy, device_of, eval_mode
-from ppo_lib.rollout import check_envs, check_finite, env_actions, obs_tensor
-from ppo_lib.validate import require
+from ppo_lib.validate import check_finite, require
 
 
 class Episodes(NamedTuple):

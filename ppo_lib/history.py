@@ -24,7 +24,7 @@ class History:
     ``explained_variance`` of the critic before the update; ``learning_rate``; ``clip_range`` ε;
     with the loss "kl", ``kl_coef`` β; ``steps_per_second``; ``episode_return`` and
     ``episode_length``, the means of the episodes that ended while the data was collected, NaN if
-    none did; with `KeepBest`, ``evaluation``, the mean return of its episodes.
+    none did; with `KeepBest`, ``evaluation`` or its ``column``, the mean return of its episodes.
 
     Attributes:
         rows: one dictionary an update.

@@ -9,7 +9,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import Policy
 from ppo_lib.validate import require
@@ -54,6 +54,29 @@ class CategoricalPolicy(Policy):
     def forward(self, obs: Tensor) -> Tensor:
         """The logits of the actions."""
         return self.net(obs)
+
+
+class MultiCategoricalPolicy(CategoricalPolicy):
+    """A multilayer perceptron that gives the logits of D independent choices.
+
+    Args:
+        obs_dim: the number of features of an observation.
+        sizes: among how many actions each choice is.
+        hidden_sizes: the widths of the hidden layers.
+        generator: draws the initial weights.
+
+    ``forward`` takes observations ``[..., obs_dim]`` float32 and gives logits ``[..., Σ sizes]``.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        sizes: Sequence[int],
+        hidden_sizes: Sequence[int],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(obs_dim, sum(sizes), hidden_sizes, generator)
+        self.dist = MultiCategorical(sizes)
 
 
 class GaussianPolicy(Policy):
@@ -154,13 +177,15 @@ def make_networks(
 
     Args:
         obs_space: a Box of one dimension, or a Discrete from 0.
-        action_space: Discrete from 0, or a Box of one dimension.
+        action_space: Discrete from 0, MultiDiscrete of one dimension from 0, or a Box of one
+            dimension.
         hidden_sizes: widths of the hidden layers of both networks.
         generator: draws the initial weights, the actor's first.
         normalize_obs: put one `ObsNormalizer` before the layers of both; not for a Discrete.
 
     Returns:
-        A `CategoricalPolicy` for Discrete actions or a `GaussianPolicy` for a Box, and a critic.
+        A `CategoricalPolicy` for Discrete actions, a `MultiCategoricalPolicy` for MultiDiscrete
+        ones or a `GaussianPolicy` for a Box, and a critic.
         For states by number a `OneHot` is the first layer of both.
 
     Raises:
@@ -182,14 +207,20 @@ def make_networks(
     if isinstance(action_space, gym.spaces.Discrete):
         policy = CategoricalPolicy(obs_dim, int(action_space.n), hidden_sizes, generator)
     else:
+        several = isinstance(action_space, gym.spaces.MultiDiscrete)
         require(
-            isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1,
-            f"action_space is {action_space}, expected a Discrete or a Box of one dimension",
+            (several or isinstance(action_space, gym.spaces.Box)) and len(action_space.shape) == 1,
+            f"action_space is {action_space}, expected a Discrete, or a MultiDiscrete or a Box of "
+            "one dimension",
         )
-        _check_scale(action_space)
-        policy = GaussianPolicy(obs_dim, action_space.shape[0], hidden_sizes, generator)
-        policy.low.copy_(torch.as_tensor(action_space.low))
-        policy.high.copy_(torch.as_tensor(action_space.high))
+        if several:
+            sizes = action_space.nvec.tolist()
+            policy = MultiCategoricalPolicy(obs_dim, sizes, hidden_sizes, generator)
+        else:
+            _check_scale(action_space)
+            policy = GaussianPolicy(obs_dim, action_space.shape[0], hidden_sizes, generator)
+            policy.low.copy_(torch.as_tensor(action_space.low))
+            policy.high.copy_(torch.as_tensor(action_space.high))
     critic = Critic(obs_dim, hidden_sizes, generator)
     if numbered:
         policy.obs_dtype = torch.int64

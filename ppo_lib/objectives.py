@@ -198,11 +198,15 @@ def normalize_advantages(advantages: Tensor) -> Tensor:
     """Advantages less their mean, over their standard deviation; one alone is left as it is.
 
     Args:
-        advantages: any shape.  A single number has no spread to divide by, and less its mean
-            it would be 0: a minibatch of one would teach nothing.
+        advantages: any shape, floating point.  A single number has no spread to divide by, and
+            less its mean it would be 0: a minibatch of one would teach nothing.
     """
+    dtype = advantages.dtype
+    require(dtype.is_floating_point, f"advantages has dtype {dtype}, expected a float")
     if advantages.numel() < 2:
         return advantages
+    if dtype.itemsize < 4:  # in which squares overflow, and 1e-8 is 0
+        return normalize_advantages(advantages.float()).to(dtype)
     advantages = advantages - advantages.flatten()[0]  # equal ones then have no rounded mean
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 

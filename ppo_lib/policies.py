@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from ppo_lib.validate import check_finite, require
 
 
 class Policy(nn.Module):
@@ -19,7 +20,7 @@ class Policy(nn.Module):
     own bounds are used.
     """
 
-    dist: type[Categorical] | type[DiagonalGaussian]
+    dist: type[Categorical] | MultiCategorical | type[DiagonalGaussian]
     obs_dtype = torch.float32  #: int64 where observations are states by number
 
     @torch.no_grad()
@@ -39,11 +40,20 @@ class Policy(nn.Module):
             generator: draws the actions; torch's own without it.
 
         Returns:
-            An action, or a batch of them: int64, or ``[..., D]`` float32.
+            An action, or a batch of them: int64, ``[..., D]`` int64, or ``[..., D]`` float32.
+
+        Raises:
+            ValueError: if an observation is not finite, or no integer where states are numbered,
+                or what the policy makes of it is NaN.
         """
+        given = torch.as_tensor(obs)
+        numbered = not self.obs_dtype.is_floating_point
+        require(not numbered or not given.is_floating_point(), f"obs is {obs}, expected integers")
+        seen = given.to(device_of(self), self.obs_dtype)
+        check_finite("obs", seen.cpu().numpy())
         with eval_mode(self):
-            seen = torch.as_tensor(obs, dtype=self.obs_dtype, device=device_of(self))
             params = self(seen).cpu()
+        require(not bool(params.isnan().any()), f"dist_params is {params}, expected no NaN")
         actions = self.dist.mode(params) if deterministic else self.dist.sample(params, generator)
         # One of several actions is a number, which an environment may look up in a dictionary.
         return self.in_bounds(actions).numpy()[()]

@@ -11,17 +11,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from ppo_lib.checkpoint import (
-    describe_spaces,
-    load_trainer,
-    name_env,
-    restore,
-    running_episodes,
-    state_of,
-    write_checkpoint,
-)
+from ppo_lib import checkpoint
 from ppo_lib.config import PPOConfig, config_for
-from ppo_lib.envs import MakeEnv, Wrapper, make_envs
+from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs
 from ppo_lib.history import History, progress_bar
 from ppo_lib.networks import make_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
@@ -107,7 +99,7 @@ class PPO:
         critic: nn.Module | None = None,
     ) -> None:
         self.config = c = config_for(env, config, wrappers)
-        self.env_name = name_env(env, env_kwargs, wrappers)
+        self.env_name = checkpoint.name_env(env, env_kwargs, wrappers)
         require(
             c.num_envs % self.num_ranks == 0,
             f"num_envs is {c.num_envs}, expected a multiple of the number of ranks, "
@@ -289,7 +281,7 @@ class PPO:
         self.env_steps = 0
         self.collector = self._make_collector()
         spaces = self.envs.single_observation_space, self.envs.single_action_space
-        self.spaces = describe_spaces(*spaces)
+        self.spaces = checkpoint.describe_spaces(*spaces)
         if policy is None or critic is None:
             normalize = c.normalize_obs
             made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
@@ -348,7 +340,7 @@ class PPO:
 
     def running(self) -> list[dict[str, Any]]:
         """The running episodes of each rank, as `state_dict` keeps them."""
-        return [running_episodes(self.collector)]
+        return [checkpoint.running_episodes(self.collector)]
 
     def start_episodes(self) -> None:
         """Begin new episodes in all environments, others wherever training goes on from."""
@@ -388,15 +380,15 @@ class PPO:
 
     def state_dict(self) -> dict[str, Any]:
         """All that was learned and counted, in tensors, plain numbers, strings and lists."""
-        return state_of(self)
+        return checkpoint.state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` has given, in the episodes that were running; see `anew`."""
-        self.anew = restore(self, state)
+        self.anew = checkpoint.restore(self, state)
 
     def save(self, path: str | Path) -> None:
         """Write `state_dict` to a file, which is complete or not there; folders are made."""
-        write_checkpoint(path, self.state_dict())
+        checkpoint.write_checkpoint(path, self.state_dict())
 
     @classmethod
     def load(
@@ -426,11 +418,11 @@ class PPO:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is no checkpoint, or what is given does not fit it.
         """
-        return load_trainer(cls, path, env, policy, critic, changes)
+        return checkpoint.load_trainer(cls, path, env, policy, critic, changes)
 
     def close(self) -> None:
         """Close the environments."""
-        self.envs.close()
+        close_envs(self.envs)
 
     def __enter__(self) -> Self:
         return self

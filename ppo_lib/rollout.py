@@ -2,15 +2,15 @@
 
 from typing import NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from ppo_lib.envs import check_envs, env_actions, obs_tensor
 from ppo_lib.policies import Policy, device_of, eval_mode
 from ppo_lib.replay import Log
-from ppo_lib.validate import require
+from ppo_lib.validate import check_finite, require
 
 
 class Rollout(NamedTuple):
@@ -136,58 +136,5 @@ class Collector:
         return policy.dist.sample(params, generator)
 
 
-def obs_tensor(obs: np.ndarray) -> Tensor:
-    """A copy of the observations; refused unless they are finite.
-
-    Args:
-        obs: ``[N]``, states by number, or ``[N, …]``, features of any dtype.
-
-    Returns:
-        ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
-    """
-    seen = torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
-    check_finite("observation", seen.numpy())
-    return seen
-
-
-def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
-    """Actions as the environments take them: here, and only here, clipped to their bounds."""
-    space = envs.single_action_space
-    array = actions.numpy()
-    return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array
-
-
-def check_envs(envs: VectorEnv) -> None:
-    """Refuse environments that hide an episode's end, and spaces that no policy here takes."""
-    mode = envs.metadata.get("autoreset_mode")
-    require(
-        mode in (AutoresetMode.DISABLED, AutoresetMode.NEXT_STEP),
-        f"envs has autoreset_mode {mode}, expected AutoresetMode.DISABLED or NEXT_STEP: "
-        "what a step led to must be seen before a reset",
-    )
-    obs, action = envs.single_observation_space, envs.single_action_space
-    numbered = isinstance(obs, gym.spaces.Discrete) and obs.start == 0
-    require(
-        numbered or (isinstance(obs, gym.spaces.Box) and len(obs.shape) > 0),
-        f"observation_space is {obs}, expected a Box of at least one dimension or a Discrete "
-        "from 0; gymnasium.wrappers.FlattenObservation makes a Box of most others",
-    )
-    real = (
-        isinstance(action, gym.spaces.Box) and len(action.shape) == 1 and action.dtype.kind == "f"
-    )
-    require(
-        real or (isinstance(action, gym.spaces.Discrete) and action.start == 0),
-        f"action_space is {action}, expected a Discrete from 0 or a Box of one dimension and of "
-        "floating-point numbers",
-    )
-
-
 def _resets_itself(envs: VectorEnv) -> bool:
     return envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
-
-
-def check_finite(name: str, array: np.ndarray) -> None:
-    """Refuse NaN and infinity."""
-    # Not `require`: its message would be written, at every step, to be thrown away.
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} is {array}, expected finite numbers")

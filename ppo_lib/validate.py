@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 
@@ -25,6 +26,13 @@ def same_shape(**tensors: Tensor) -> None:
         if tensor.shape != reference.shape:
             found, expected = tuple(tensor.shape), tuple(reference.shape)
             raise ValueError(f"{name} has shape {found}, expected {expected} as {first} has")
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse NaN and infinity."""
+    # Not `require`: its message would be written, at every step, to be thrown away.
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is {array}, expected finite numbers")
 
 
 def optional(module: str, extra: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from ppo_lib import PPO
 from ppo_lib.book import bugs
-from ppo_lib.rollout import check_envs
+from ppo_lib.envs import check_envs
 
 SLOW = "check_my_trainer"
 BOOK = Path(__file__).resolve().parents[1] / "book"

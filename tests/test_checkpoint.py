@@ -698,3 +698,47 @@ def test_random_numbers_of_an_old_kind_do_not_stop_learning():
 
     with PPO(Old, PULLS) as trainer:
         assert len(trainer.learn()) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state["critic"].popitem(), "Missing key"),
+        (lambda state: state["critic"].update({"net.3.bias": torch.zeros(7)}), "size mismatch"),
+        (lambda state: state.pop("rows"), r"it has no \['rows'\]"),
+        (lambda state: state.update(generator=torch.zeros(3, dtype=torch.uint8)), "RNG state"),
+        (lambda state: state["optimizer"]["param_groups"].pop(), "different number of param"),
+        (lambda state: state.update(reward_normalizer=None), "the state has no reward_normalizer"),
+        (lambda state: state.update(rows=7), "not iterable"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(spoil, message):
+    first, second = learned(NORMALIZED), learned(dataclasses.replace(NORMALIZED, seed=1))
+    before, rows = numbers(second), [*second.history.rows]
+    state = plain(first.state_dict())
+    spoil(state)
+    with pytest.raises(ValueError, match=f"(?s)^state does not fit, expected .*: .*{message}"):
+        second.load_state_dict(state)
+    assert_same_numbers(numbers(second), before)
+    assert second.history.rows == rows
+
+
+def test_a_state_with_rewards_scaled_does_not_fit_a_trainer_that_does_not_scale():
+    trainer = learned(dataclasses.replace(NORMALIZED, normalize_rewards=False))
+    with pytest.raises(ValueError, match="the trainer has no reward_normalizer"):
+        trainer.load_state_dict(learned(NORMALIZED).state_dict())
+
+
+def test_weights_that_do_not_fit_leave_the_policy_as_it_was(tmp_path):
+    class Wide(Two):
+        def __init__(self):
+            super().__init__()
+            self.more = torch.nn.Linear(4, 2)
+
+    trainer = PPO("CartPole-v1", SMALL, policy=Two())
+    trainer.save(tmp_path / "agent.pt")
+    policy = Wide()
+    before = policy.layer.weight.detach().clone()
+    with pytest.raises(ValueError, match="policy has other weights than"):
+        load_policy(tmp_path / "agent.pt", policy)
+    assert torch.equal(policy.layer.weight, before)

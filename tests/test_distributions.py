@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
 
 SHAPES = [(), (4,), (3, 2), (2, 3, 2)]
 
@@ -164,3 +164,74 @@ def test_a_forbidden_action_adds_nothing_and_has_no_gradient():
     assert forbidden.grad[2] == 0
     drawn = Categorical.sample(forbidden.detach().expand(1000, 3), torch.Generator().manual_seed(0))
     assert not (drawn == 2).any()
+
+
+# ------------------------------------------------------------------ several choices at once
+
+SIZES = (3, 1, 2, 4)
+EVERY = torch.cartesian_prod(*(torch.arange(size) for size in SIZES))  # all 24 actions
+
+
+def joint(params):
+    """One distribution over all 24 actions: the product of the probabilities of the choices."""
+    probs = params.new_ones(*params.shape[:-1], 1)
+    for logits in params.split(SIZES, -1):
+        probs = (probs.unsqueeze(-1) * logits.softmax(-1).unsqueeze(-2)).flatten(-2)
+    return torch.distributions.Categorical(probs=probs)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 2)])
+def test_several_choices_are_one_among_all_their_combinations(shape):
+    dist, close = MultiCategorical(SIZES), {"rtol": 1e-12, "atol": 1e-12}
+    old, new = random_params(shape, 10, seed=1), random_params(shape, 10, seed=2)
+    listed = EVERY.expand(*shape, 24, 4).movedim(-2, 0)
+    found = torch.stack([dist.log_prob(old, actions) for actions in listed], -1)
+    torch.testing.assert_close(found, joint(old).logits, **close)
+    torch.testing.assert_close(dist.entropy(old), joint(old).entropy(), **close)
+    kl = torch.distributions.kl_divergence(joint(old), joint(new))
+    torch.testing.assert_close(dist.kl(old, new), kl, **close)
+    mode, drawn = dist.mode(old), dist.sample(old, generator())
+    assert torch.equal(mode, EVERY[joint(old).probs.argmax(-1)])
+    for actions in (mode, drawn):
+        assert (actions.shape, actions.dtype) == ((*shape, 4), torch.int64)
+
+
+def test_several_choices_are_drawn_independently_with_their_probabilities():
+    n, params = 40_000, random_params((), 10, seed=3)
+    drawn = MultiCategorical(SIZES).sample(params.expand(n, 10), generator(4))
+    numbers = (drawn.unsqueeze(1) == EVERY).all(-1).float().argmax(-1)
+    frequencies, probs = torch.bincount(numbers, minlength=24) / n, joint(params).probs
+    assert ((frequencies - probs).abs() <= 5 * (probs * (1 - probs) / n).sqrt()).all()
+
+
+def test_the_generator_alone_decides_what_several_choices_are():
+    dist, params = MultiCategorical(SIZES), random_params((50,), 10)
+    torch.manual_seed(1)
+    first = dist.sample(params, generator(3))
+    torch.manual_seed(2)
+    assert torch.equal(dist.sample(params, generator(3)), first)
+
+
+def test_gradients_of_several_choices_equal_those_of_their_combinations():
+    params = random_params((5,), 10).requires_grad_()
+    dist, numbers = MultiCategorical(SIZES), torch.tensor([0, 5, 23, 11, 7])
+    for found, right in [
+        (dist.log_prob(params, EVERY[numbers]), joint(params).log_prob(numbers)),
+        (dist.entropy(params), joint(params).entropy()),
+    ]:
+        gradients = [torch.autograd.grad(x.sum(), params) for x in (found, right)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_not_of_the_sizes_is_refused():
+    dist = MultiCategorical((3, 2))
+    for call in (dist.mode, dist.entropy, lambda x: dist.sample(x, generator())):
+        with pytest.raises(ValueError, match="params has width 6, expected 5"):
+            call(torch.zeros(4, 6))
+    with pytest.raises(ValueError, match=r"actions has shape \(4,\), expected \(4, 2\)"):
+        dist.log_prob(torch.zeros(4, 5), torch.zeros(4).long())
+    with pytest.raises(ValueError, match=r"params has shape \(4, 1, 5\), expected \(4, 5\)"):
+        dist.kl(torch.zeros(4, 5), torch.zeros(4, 1, 5))
+    for sizes in ([], [3, 0]):
+        with pytest.raises(ValueError, match=r"sizes is \[.*\], expected at least one, each at"):
+            MultiCategorical(sizes)

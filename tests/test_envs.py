@@ -1,12 +1,16 @@
 """The exact world as an environment that is sampled."""
 
+import os
+import signal
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from ppo_lib.envs import make_envs
+from ppo_lib.envs import close_envs, make_envs
 from ppo_lib.exact.env import MDPEnv
 from ppo_lib.exact.mdp import MDP, ridge
 
@@ -155,3 +159,41 @@ def test_in_processes_the_same_is_seen():
         seen.append(np.stack(obs))
         envs.close()
     assert np.array_equal(*seen)
+
+
+class Slow(gym.Env):
+    """A step with action 1 takes a minute."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(60 * int(action))
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("gone", ["SIGINT", "SIGTERM", "in the midst"])
+def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monkeypatch):
+    envs = make_envs(Slow, 2, vectorization="async")
+    envs.reset(seed=0)
+    processes = list(envs.processes)
+    if gone == "in the midst":
+        envs.step_async(np.array([0, 1]))
+        envs.parent_pipes[0].recv()  # and here, say, an interruption came
+        close = envs.close
+        monkeypatch.setattr(envs, "close", lambda timeout: close(timeout=timeout / 50))
+        with pytest.warns(UserWarning, match="while waiting for a pending call"):
+            close_envs(envs)
+    else:
+        for process in processes:
+            os.kill(process.pid, getattr(signal, gone))
+        if gone == "SIGTERM":
+            processes[0].join()
+        else:  # is no matter of theirs
+            assert envs.step(np.zeros(2, np.int64))[0].shape == (2, 1)
+        close_envs(envs)
+    assert not any(process.is_alive() for process in processes)
+    assert envs.closed

@@ -381,6 +381,39 @@ def test_the_most_probable_action_of_one_observation_and_of_a_batch():
     assert policy.act(obs.reshape(4, 5, 4)).tolist() == batch.reshape(4, 5).tolist()
 
 
+def test_an_observation_that_is_not_finite_is_refused():
+    for env_id in ("CartPole-v1", "Pendulum-v1"):
+        policy, obs = untrained(env_id)
+        for wrong in (np.nan, np.inf, 1e39):  # the last one is infinite in float32
+            spoilt = obs[:3].astype(np.float64)
+            spoilt[1, 2] = wrong
+            for given in (spoilt, spoilt[1], spoilt[1].tolist(), torch.tensor(spoilt)):
+                with pytest.raises(ValueError, match=r"(?s)^obs is .*(nan|inf).*, expected fin"):
+                    policy.act(given)
+        with torch.no_grad():
+            next(policy.net.parameters()).fill_(np.nan)
+        with pytest.raises(ValueError, match=r"(?s)^dist_params is .*nan.*, expected no NaN"):
+            policy.act(obs)
+
+
+def test_a_forbidden_action_is_not_taken():
+    policy, obs = untrained("CartPole-v1")
+    with torch.no_grad():
+        policy.net[-1].bias[0] = -torch.inf
+    assert set(policy.act(obs).tolist()) == {1}
+
+
+def test_a_state_by_number_is_an_integer():
+    with PPO("ppo_lib/Ridge-v0", SMALL) as trainer:
+        for wrong in (1.7, np.nan, [1.0, 2.0], np.array([3.0])):
+            with pytest.raises(ValueError, match=r"^obs is .*, expected integers"):
+                trainer.policy.act(wrong)
+        states = np.arange(3, dtype=np.uint8)
+        assert trainer.policy.act(states).tolist() == [
+            int(trainer.policy.act(s)) for s in (0, 1, 2)
+        ]
+
+
 def test_actions_in_a_box_are_clipped_as_the_environment_wants_them():
     policy, obs = untrained("Pendulum-v1")
     means = policy(torch.tensor(obs))[:, :1].detach().numpy()

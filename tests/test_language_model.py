@@ -139,6 +139,17 @@ def test_what_is_read_of_each_token_by_a_loop(model: LanguageModel, texts) -> No
         assert_close(number[n], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_model_takes_its_weights_from_the_generator_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        model = LanguageModel(9, 5, generator(3), width=16, heads=2)
+        assert torch.equal(torch.get_rng_state(), before)
+        return torch.nn.utils.parameters_to_vector(model.parameters())
+
+    assert torch.equal(weights(1), weights(2))
+
+
 def test_the_size_that_the_chapter_names() -> None:
     model = LanguageModel(len(reviews.WORDS), reviews.LIMIT + 1, generator())
     v, c, d = len(reviews.WORDS), reviews.LIMIT + 1, 64

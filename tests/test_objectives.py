@@ -422,6 +422,22 @@ def test_equal_advantages_become_0_and_not_nan():
     assert normalize_advantages(tensor(2.0, 2.0, 2.0)).tolist() == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_advantages_of_half_precision_are_normalised_as_others(dtype):
+    for numbers in ([1.0, 2.0, 6.0], [300.0, -500.0, 60_000.0], [1e-4, 2e-4, -5e-4], [7.0] * 5):
+        half = torch.tensor(numbers, dtype=dtype)
+        found, expected = normalize_advantages(half), normalize_advantages(half.double())
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_advantages_that_are_no_floats_are_refused(dtype):
+    for size in (1, 3):
+        with pytest.raises(ValueError, match=r"advantages has dtype torch\..*, expected a float"):
+            normalize_advantages(torch.zeros(size, dtype=dtype))
+
+
 @pytest.mark.parametrize("value", [0.1, 3.3, -0.7, 1e6 / 3, 1e-20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equal_advantages_are_not_normalised_from_the_noise_of_rounding(value, dtype):

@@ -366,7 +366,7 @@ def test_networks_fit_the_spaces():
     [
         ({"obs": MultiDiscrete([2, 2])}, "observation_space is MultiDiscrete"),
         ({"obs": Box(-1, 1, (2, 2))}, "observation_space is Box"),
-        ({"action": MultiDiscrete([2, 2])}, "action_space is MultiDiscrete"),
+        ({"action": MultiDiscrete([[2, 2]])}, "action_space is MultiDiscrete"),
         ({"action": Discrete(2, start=1)}, r"action_space is Discrete\(2, start=1\)"),
     ],
 )

@@ -8,11 +8,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from ppo_lib.envs import make_envs
+from ppo_lib.envs import env_actions, make_envs, obs_tensor
 from ppo_lib.evaluate import evaluate, play_episodes
 from ppo_lib.exact.env import TabularPolicy
 from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
-from ppo_lib.rollout import Collector, env_actions, obs_tensor
+from ppo_lib.rollout import Collector
 
 ANY, TWO = Box(-np.inf, np.inf, (1,), np.float32), Discrete(2)
 
@@ -329,7 +329,11 @@ def test_a_nan_in_the_first_observation_is_refused():
             r"observation_space is Box.*\(\), .* expected a Box of at least one dim",
         ),
         ({"obs": Discrete(3, start=1)}, r"observation_space is Discrete\(3, start=1\)"),
-        ({"action": MultiDiscrete([2, 3])}, r"action_space is MultiDiscrete.*expected a Discrete"),
+        (
+            {"action": MultiDiscrete([[2, 3]])},
+            "action_space is MultiDiscrete.*expected a Disc",
+        ),
+        ({"action": MultiDiscrete([2, 3], start=[0, 1])}, "action_space is MultiDiscrete.*from 0"),
         ({"action": Dict({"x": ANY})}, "action_space is Dict"),
         ({"action": Box(-1, 1, (2, 3))}, r"action_space is Box.*\(2, 3\)"),
         ({"action": Discrete(3, start=1)}, r"action_space is Discrete\(3, start=1\)"),

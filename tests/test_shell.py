@@ -257,6 +257,26 @@ def test_a_checkpoint_is_kept_as_often_as_is_asked_for(command, written, monkeyp
     assert written == [0, 15, 30]
 
 
+def test_what_is_kept_of_a_history_does_not_cost_more_the_longer_it_is(tmp_path):
+    class Rows(list):
+        def __iter__(self):
+            raise AssertionError("the history was gone through")
+
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=1024))
+    keeper = keep.Keeper(trainer, tmp_path / "a.pt", {}, new=True)
+    trainer.learn(lambda _: True)
+    rows, trainer.history.rows = trainer.history.rows, Rows(trainer.history.rows)
+    keeper(trainer)
+    # What comes later is not in the file, which is of that moment.
+    trainer.history.rows = rows
+    keeper(trainer)
+    trainer.learn()
+    assert keeper.write()
+    kept = PPO.load(tmp_path / "a.pt")
+    assert (kept.env_steps, kept.history.rows) == (512, rows[:1])
+    assert kept.history.episodes == [e for e in trainer.history.episodes if e[0] == 512]
+
+
 def test_it_is_time_at_doubling_times_and_then_every_minute(monkeypatch):
     for first, expected in (
         (0.0, [1, 2, 4, 8, 16, 32, 64, 124, 184]),
@@ -346,8 +366,10 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
     assert not torch.equal(before[3][0], before[4][0])
 
 
-def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("vectorization", ["array", "async"])
+def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(vectorization, tmp_path):
     words = ["CartPole-v1", "--total-steps", "100000000", "--checkpoint", "a.pt"]
+    words += ["--vectorization", vectorization]
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "ppo_lib", *words, "--tensorboard", "events"],
         stdout=subprocess.PIPE,
@@ -363,8 +385,10 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(tmp_path):
             assert time.monotonic() < until
             time.sleep(0.05)
         assert PPO.load("a.pt").env_steps >= 0  # the first one is written before training
-        os.kill(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to environments as well
         out, err = process.communicate(timeout=60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # no process of an environment is left
     finally:
         process.kill()
         process.wait()
@@ -432,6 +456,23 @@ def test_the_best_agent_that_could_not_be_written_is_written_later(tmp_path):
     (tmp_path / "folder").unlink()
     assert callback.write()
     assert PPO.load(tmp_path / "folder" / "a.pt").env_steps == 512
+
+
+def test_two_of_them_have_columns_of_their_own(tmp_path, monkeypatch):
+    found = {"CartPole-v1": iter([5.0, 9.0]), "CartPole-v0": iter([7.0, 6.0])}
+    monkeypatch.setattr(best, "evaluate", lambda _, env, **__: torch.tensor([next(found[env])]))
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=1024))
+    first = best.KeepBest(tmp_path / "a.pt", 1)
+    second = best.KeepBest(tmp_path / "b.pt", 1, env="CartPole-v0", column="on another")
+    trainer.learn(first, second)
+    assert trainer.history["evaluation"].tolist() == [5, 9]
+    assert trainer.history["on another"].tolist() == [7, 6]
+    kept = [PPO.load(tmp_path / name).env_steps for name in ("a.pt", "b.pt")]
+    assert kept == [1024, 512]
+    assert best.best_evaluation(trainer.history, "on another") == (512, 7.0)
+    again = best.KeepBest(tmp_path / "c.pt", 1, column="on another")
+    with pytest.raises(ValueError, match="column is 'on another', which the history has from else"):
+        again(trainer)
 
 
 def test_away_from_a_terminal_a_line_now_and_then_says_how_far_it_is(command, monkeypatch):

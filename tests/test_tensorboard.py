@@ -1,9 +1,11 @@
 """TensorBoard: the events hold the history, and nothing is imported for who does not ask."""
 
+import contextlib
 import dataclasses
 import math
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_lib import PPO, PPOConfig
+from ppo_lib.shell import command as shell
 from ppo_lib.shell.tensorboard import TensorBoard
 
 # CartPole's episodes are longer than 8 steps: some rollouts see no end of one.
@@ -85,3 +88,44 @@ def test_nothing_is_imported_or_written_unless_asked_for(tmp_path):
     done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("False\n[]\n", "", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+class Failure(Exception):
+    """Something else breaks."""
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if "AsyncWriter" in type(thread).__name__]
+
+
+@pytest.mark.parametrize("ending", ["the end", "an error", "a refusal"])
+def test_the_writer_is_closed_whatever_ends_it(ending, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    already, seen = len(threads()), []
+
+    def watched(self, rollout):
+        seen.append(len(threads()) - already)
+        if ending == "an error":
+            raise Failure
+        return update(self, rollout)
+
+    update = PPO.update
+    monkeypatch.setattr(PPO, "update", watched)
+    words = ["CartPole-v1", "--total-steps", "2048", "--tensorboard", "events", "--eval-every"]
+    words += ["0" if ending == "a refusal" else "99999", "--eval-episodes", "1"]
+    expected = {
+        "an error": pytest.raises(Failure),
+        "a refusal": pytest.raises(ValueError, match="every is 0"),
+    }
+    with expected.get(ending, contextlib.nullcontext()):
+        shell.run(words)
+    assert seen == {"the end": [1], "an error": [1], "a refusal": []}[ending]
+    assert len(threads()) == already
+
+
+def test_it_is_a_context(tmp_path):
+    already = len(threads())
+    with TensorBoard(tmp_path) as board:
+        PPO("CartPole-v1", SMALL).learn(board)
+        assert len(threads()) == already + 1
+    assert len(threads()) == already

@@ -25,12 +25,13 @@ from torch import Tensor
 from ppo_lib import audit, ppo
 from ppo_lib.config import PPOConfig, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.envs import env_actions
 from ppo_lib.networks import CategoricalPolicy
 from ppo_lib.objectives import clipped_surrogate_loss, importance_ratio, normalize_advantages
 from ppo_lib.policies import Policy
 from ppo_lib.ppo import PPO, Batch
 from ppo_lib.returns import gae, td_errors
-from ppo_lib.rollout import Rollout, env_actions
+from ppo_lib.rollout import Rollout
 
 # ---------------------------------------------------------------------------------- worlds
 

@@ -83,10 +83,11 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         require(width % heads == 0, f"width is {width}, expected a multiple of heads, {heads}")
-        self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.logits, self.value = nn.Linear(width, vocabulary), nn.Linear(width, 1)
+        with torch.random.fork_rng(devices=[]):  # torch draws weights, which are drawn again below
+            self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+            self.norm = nn.LayerNorm(width)
+            self.logits, self.value = nn.Linear(width, vocabulary), nn.Linear(width, 1)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 scale = 0.1 if name in ("token.weight", "place.weight") else weight.shape[1] ** -0.5

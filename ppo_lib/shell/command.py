@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,7 +97,11 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
     new = path != options.resume
     if new and named:
         refuse_existing(path)
-    with _make_trainer(env_id, options) as trainer, Interruption() as interruption:
+    with (
+        _make_trainer(env_id, options) as trainer,
+        Interruption() as interruption,
+        ExitStack() as opened,
+    ):
         first = trainer.rank == 0
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
@@ -111,6 +116,8 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
         callbacks: list[Callable[[PPO], Any]] = []
         if first:
             board = [] if options.tensorboard is None else [TensorBoard(options.tensorboard)]
+            for one in board:
+                opened.enter_context(one)
             best, keeper = _keep(trainer, options, new=new, named=named)
             callbacks += [*([] if best is None else [best]), *board, keeper, log()]
         whole = True
@@ -118,10 +125,13 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
             trainer.learn(*callbacks, interruption, show_progress=first)
         except KeyboardInterrupt:
             interruption.signal = interruption.signal or signal.SIGINT
-        except Exception:
-            if first and new and trainer.env_steps == 0:
-                keeper.remove()  # nothing was learned
-            raise
+        except Exception as error:
+            if interruption.signal is None:
+                if first and new and trainer.env_steps == 0:
+                    keeper.remove()  # nothing was learned
+                raise
+            # It may have come to processes of environments, too.
+            say(f"the update in which {interruption.signal.name} came has failed: {error!r}")
         finally:
             # Of whatever ends it; also of a number that is not finite.
             if first:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import torch
 
-from ppo_lib.checkpoint import plain, write_checkpoint
+from ppo_lib.checkpoint import plain, state_without_history, write_checkpoint
 from ppo_lib.ppo import PPO
 from ppo_lib.validate import require
 
@@ -54,7 +54,7 @@ class Keeper:
                 part.unlink(missing_ok=True)  # of a run that was killed while it wrote
         self._take(trainer)
         try:
-            write_checkpoint(path, self._state)
+            self._write()
         except BaseException:
             if new:
                 self.remove()
@@ -72,7 +72,7 @@ class Keeper:
         if self._written:
             return True
         try:
-            write_checkpoint(self.path, self._state)
+            self._write()
         except OSError as error:
             self._failed = True
             say(f"checkpoint: not written at {self._state['env_steps']:,} steps: {error}")
@@ -90,11 +90,15 @@ class Keeper:
                 folder.rmdir()
 
     def _take(self, trainer: PPO) -> None:
-        state = trainer.state_dict()
-        # Copies already, which grow with the run: only a file needs them in plain numbers.
-        history = {name: state.pop(name) for name in ("rows", "episodes")}
-        self._state = plain(state) | history | {"options": self.options}
+        self._state = plain(state_without_history(trainer)) | {"options": self.options}
+        # Of what only ever becomes longer its length says enough.
+        kept = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
+        self._history = {name: (rows, len(rows)) for name, rows in kept.items()}
         self._written = False
+
+    def _write(self) -> None:
+        history = {name: rows[:length] for name, (rows, length) in self._history.items()}
+        write_checkpoint(self.path, self._state | history)
 
 
 class Interruption:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Self
 
 from ppo_lib.ppo import PPO
 from ppo_lib.validate import optional
@@ -9,6 +10,8 @@ from ppo_lib.validate import optional
 
 class TensorBoard:
     """A callback of `PPO.learn` that writes every column of the history; of several ranks, on one.
+
+    It is a context as well, at whose end its file is closed and its thread ends.
 
     Args:
         folder: where the events go; ``tensorboard --logdir FOLDER`` shows them.
@@ -21,6 +24,12 @@ class TensorBoard:
         # Only who asks for it waits for the import.
         writer = optional("torch.utils.tensorboard", "tensorboard").SummaryWriter
         self._writer = writer(str(folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
 
     def __call__(self, trainer: PPO) -> None:
         """Write the last update's row, against environment steps."""

@@ -21,7 +21,7 @@ from sphinx.application import Sphinx
 
 #: What the figures' colours become; the widgets in ``custom.css`` have the same.
 DARK = {
-    "#ffffff": "#14181e",  # the theme's ground
+    "#ffffff": "#121212",  # the theme's ground
     "#000000": "#e3e8ec",
     "#0072b2": "#5db2e8",
     "#d55e00": "#f58a4b",
@@ -31,6 +31,9 @@ DARK = {
     "#56b4e9": "#8fd6fb",
     "#8a8a8a": "#989ea6",
     "#b0b0b0": "#6c747d",  # the grid
+    "#fdf0d5": "#3d3420",  # the cells of the ridge
+    "#eef2f6": "#2a3038",
+    "#dbe9f4": "#24384a",
 }
 #: Letters in pixels: as large as they are shown, and as small as they may become.
 TEXT, SMALLEST = 16.0, 9.5
@@ -50,7 +53,7 @@ def dark(color: str) -> str:
     hue, light, saturation = colorsys.rgb_to_hls(
         *(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     )
-    rgb = colorsys.hls_to_rgb(hue, 0.92 - 0.83 * light, saturation)
+    rgb = colorsys.hls_to_rgb(hue, 0.92 - 0.83 * light, 0.7 * saturation)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
@@ -77,16 +80,25 @@ def dark_svg(drawn: str) -> str:
     return text.replace("<svg ", f'<svg fill="{DARK["#000000"]}" ', 1)
 
 
-def widths(drawn: str) -> tuple[float, float]:
-    """Of a drawing the width in pixels at which its letters have `TEXT`, and `SMALLEST`.
+def letters(drawn: str) -> list[float]:
+    """The sizes of the letters of a drawing, in its own units, smallest first.
 
-    The first is for the size that most letters have, the second for the smallest; what stands
-    above or below in a formula is not counted.
+    What stands above or below in a formula is not counted.
     """
+    return sorted(100 * float(scale) for scale in LETTERS.findall(drawn)) or [10.0]
+
+
+def smallest(drawn: str, width: float) -> float:
+    """The size in pixels of the smallest letters of a drawing that is shown so many pixels wide."""
+    return letters(drawn)[0] * width / float(SIZE.search(drawn)[1])
+
+
+def widths(drawn: str) -> tuple[float, float]:
+    """The widths in pixels at which most letters have `TEXT`, and the smallest ones `SMALLEST`."""
+    sizes = letters(drawn)
     width = float(SIZE.search(drawn)[1])
-    sizes = sorted(100 * float(scale) for scale in LETTERS.findall(drawn)) or [10.0]
-    wide, narrow = width * TEXT / sizes[len(sizes) // 2], width * SMALLEST / sizes[0]
-    return max(wide, narrow), narrow
+    narrow = width * SMALLEST / sizes[0]
+    return max(width * TEXT / sizes[len(sizes) // 2], narrow), narrow
 
 
 def drawings(body: str, sources: dict[str, Path], folder: Path) -> Iterator[tuple[str, str]]:

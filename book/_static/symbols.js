@@ -56,10 +56,17 @@
         const before = known.get(name) ?? [];
         // What belongs to this chapter alone takes the place of what holds everywhere.
         known.set(name, row.only.length && before[0]?.only.length === 0 ? [row] : [...before, row]);
-        loose.push(...others.map((other) => [other, row]));
+        // A name below, as in t_env, makes another symbol, and a plain letter is often an index.
+        if (/\p{L}{2}/u.test(symbol.sub ?? "")) continue;
+        const index = (other) => row.only.length && /^[a-z]$/.test(other);
+        loose.push(...others.filter((other) => !index(other)).map((other) => [other, row]));
       }
     }
-    for (const [name, row] of loose) if (!known.has(name)) known.set(name, [row]);
+    const close = new Set(known.keys());
+    for (const [name, row] of loose) {
+      const before = known.get(name) ?? [];
+      if (!close.has(name) && !before.includes(row)) known.set(name, [...before, row]);
+    }
   };
   const answer = (node) => {
     const symbol = read(node);
@@ -106,7 +113,7 @@
           const symbols = row.tex.map((tex) => `\\(${tex.replaceAll("<", "&lt;")}\\)`).join(", ");
           const code = row.code && `<p>In the code: ${row.code}</p>`;
           const link = `<a href="${root}book/notation.html#${row.anchor}">Notation: ${row.title}</a>`;
-          return `<p><strong>${symbols}</strong> ${row.says}</p>${code}<p>${link}</p>`;
+          return `<p><strong>${symbols}:</strong> ${row.says}</p>${code}<p>${link}</p>`;
         })
         .join("");
       await MathJax.typesetPromise([card]);

@@ -83,7 +83,9 @@ def set_style() -> None:
             "grid.alpha": 0.25,
             "font.size": 10,
             "axes.titlesize": 10,
-            "legend.frameon": False,
+            # Words that lie on a line are read all the same.
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.85,
             "lines.linewidth": 1.8,
         }
     )
@@ -215,6 +217,7 @@ def draw_climb(mdp: MDP, *, axes: Axes | None = None, notes: Sequence[str] = ())
                 row + 0.5,
                 notes[i],
                 va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 zorder=6,
             )
     return axes

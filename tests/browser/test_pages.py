@@ -164,10 +164,10 @@ CARD = "document.querySelector('.symbol-card')"
 SYMBOLS = {
     ("05-gae", "eq-guess", "1D6FE"): ("the discount", "gamma", "returns-and-the-goal"),
     ("05-gae", "eq-guess", "1D44A"): ("guess of the whole return", "", "values-and-advantages"),
-    ("02-policy-gradient", "eq-b9", "1D70B"): (
-        "the probability",
-        "policy",
-        "the-world-and-the-policy",
+    ("02-policy-gradient", "eq-b9", "1D443"): (
+        "probability of",
+        "trajectory_probs",
+        "trajectories",
     ),
 }
 
@@ -181,7 +181,7 @@ def test_a_symbol_answers(page: Page, place: tuple[str, ...], answer: tuple[str,
     page.locator("html.symbols-answer").wait_for()
     card = page.locator(".symbol-card")
     assert card.is_hidden()
-    symbol = page.locator(f"#equation-{equation} mjx-c[class*={letter}]").first
+    symbol = page.locator(f"#equation-{equation} mjx-c[class*='{letter}']").first
     for point in (symbol.hover, symbol.click):
         point()
         card.locator("mjx-container").first.wait_for()

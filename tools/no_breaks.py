@@ -9,7 +9,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 FORMULA = r'<span class="math notranslate nohighlight">\\\(.*?\\\)</span>'
-HELD = re.compile(rf"([(\[“‘]*)({FORMULA})((?:’s\b)?[,.;:!?)\]’”]*)", re.DOTALL)
+HELD = re.compile(rf"([(\[“‘]*)({FORMULA})((?:’s\b)?[,.;:!?)\]”]*)", re.DOTALL)
 
 
 def hold(body: str) -> str:

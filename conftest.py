@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [item for tests in files for item in tests]
 
 
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Drawings are not compared: their coordinates differ from one processor to another."""
+    if hasattr(collector, "skip_compare"):
+        collector.skip_compare += ("image/svg+xml",)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Close every run with the state of the ledger."""
     terminalreporter.write_line(ledger.summary())

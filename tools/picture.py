@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ppo_lib.book.figures import draw_ridge, set_style
+from ppo_lib.book.figures import draw_ridge, set_style, svg
 from ppo_lib.exact.mdp import ridge
 
-PICTURE = Path(__file__).resolve().parents[1] / "book" / "_static" / "ridge.png"
+PICTURE = Path(__file__).resolve().parents[1] / "book" / "_static" / "ridge.svg"
 
 if __name__ == "__main__":
     set_style()
-    draw_ridge(ridge()).figure.savefig(PICTURE)
+    PICTURE.write_text(svg(draw_ridge(ridge()).figure), encoding="utf-8")
     print(f"{PICTURE.name}: written")

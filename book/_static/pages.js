@@ -50,7 +50,10 @@ document.addEventListener("DOMContentLoaded", () => {
       shown = link;
       const tex = elsewhere[anchor.slice("equation-".length)];
       const here = page === "" && document.getElementById(anchor)?.querySelector("mjx-container");
-      if (here) card.replaceChildren(here.cloneNode(true));
+      if (here) {
+        card.replaceChildren(here.cloneNode(true));
+        for (const name of ["tabindex", "role", "aria-label"]) card.firstChild.removeAttribute(name);
+      }
       else if (page && tex && window.MathJax?.typesetPromise) {
         card.textContent = `\\[${tex}\\]`;
         await MathJax.typesetPromise([card]);
@@ -65,20 +68,21 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
   }
 
-  // Wide drawings keep their size on a phone, and scroll.
-  for (const image of document.querySelectorAll("figure img")) {
-    const mark = () => image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);
-    if (image.complete) mark();
-    else image.addEventListener("load", mark);
-  }
-
-  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, figure";
+  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
+  // A box knows on which sides there is more.
+  const ends = (box) => {
+    const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.classList.toggle("more-left", box.scrollLeft > 1);
+    box.classList.toggle("more-right", rest > 1);
+  };
+  document.addEventListener("scroll", (event) => event.target.matches?.(".scrolls") && ends(event.target), true);
   const reach = () => {
     for (const box of document.querySelectorAll(BOXES)) {
       const scrolls = box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
-      box.tabIndex = scrolls ? 0 : -1;
-      if (!scrolls) box.removeAttribute("tabindex");
+      if (scrolls) box.tabIndex = 0;
+      else if (!box.matches(".answers")) box.removeAttribute("tabindex");
+      ends(box);
     }
   };
   let waiting = 0;

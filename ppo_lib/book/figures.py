@@ -1,6 +1,8 @@
 """The book's figures: one style, one set of colours, and the drawing of the ridge."""
 
 import inspect
+import io
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,8 +16,10 @@ from ppo_lib.exact.mdp import MDP, Trajectories, list_trajectories
 try:
     import matplotlib.pyplot as plt
     from cycler import cycler
+    from IPython import get_ipython
     from IPython.display import Markdown
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch
 except ImportError as error:
     raise ImportError(f"{error}: run pip install 'ppo_lib[book]'") from error
@@ -41,19 +45,36 @@ RUNG = dict(
         strict=True,
     )
 )
-#: Sizes in inches; at 100 dots an inch a wide figure fills the text column.
-WIDE = (7.0, 3.2)
+#: One name for one rung, in every legend.
+RUNG_NAME = {
+    "return": "whole return",
+    "reward_to_go": "reward-to-go",
+    "baseline": "baseline",
+    "one_step": "one TD error",
+    "gae": "GAE",
+    "reuse": "reuse",
+    "kl": "KL penalty",
+    "clip": "clip",
+}
+#: Sizes in inches: as wide as letters of 10 points allow that are still read on a phone.
+WIDE = (5.2, 2.9)
 SQUARE = (4.2, 4.2)
 
+# Where an SVG has coordinates, which need not be known to a millionth of a point.
+_COORDINATES = re.compile(r'(?<= d=")[^"]+|translate\([^)]+\)| [xy]="[^"]+"')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 _MOVES = {"left": (-1, 1), "up": (0, 1), "right": (1, 1)}
 
 
 def set_style() -> None:
-    """Set matplotlib's defaults for every figure of the book."""
+    """Set matplotlib's defaults for every figure of the book, and store drawings as `svg`."""
     plt.rcParams.update(
         {
             "figure.figsize": WIDE,
             "figure.dpi": 100,
+            "savefig.dpi": 200,
+            "svg.hashsalt": "ppo",
+            "image.interpolation": "none",
             "figure.constrained_layout.use": True,
             "axes.prop_cycle": cycler(color=COLORS),
             "axes.spines.top": False,
@@ -62,10 +83,31 @@ def set_style() -> None:
             "grid.alpha": 0.25,
             "font.size": 10,
             "axes.titlesize": 10,
-            "legend.frameon": False,
+            # Words that lie on a line are read all the same.
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.85,
             "lines.linewidth": 1.8,
         }
     )
+    shell = get_ipython()
+    if shell is not None:
+        # To import it is to register PNG, which has to come before SVG takes its place.
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG, sharp at every size; without a date, the same text in every run."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", bbox_inches="tight", pad_inches=0.03, metadata=nothing)
+    drawn = text.getvalue()
+    short = _COORDINATES.sub(
+        lambda place: _LONG.sub(lambda number: f"{float(number[0]):.2f}", place[0]), drawn
+    )
+    return short[short.index("<svg") :]
 
 
 def draw_ridge(
@@ -111,7 +153,7 @@ def draw_ridge(
     rows = [row for row, _ in mdp.cells]
     for x in (-0.62, 2.62):
         axes.plot([x, x], [0.5, max(rows) + 0.5], color=COLORS[1], linestyle=":", linewidth=2)
-        axes.text(x, 0.25, "drop", ha="center", va="center", fontsize=9, color=COLORS[1])
+        axes.text(x, 0.25, "drop", ha="center", va="center", color=COLORS[1])
     axes.set(xlim=(-0.95, 2.95), ylim=(-0.5, max(rows) + 0.6), title=title)
     axes.set_aspect("equal")
     axes.axis("off")
@@ -175,7 +217,7 @@ def draw_climb(mdp: MDP, *, axes: Axes | None = None, notes: Sequence[str] = ())
                 row + 0.5,
                 notes[i],
                 va="center",
-                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 zorder=6,
             )
     return axes
@@ -194,9 +236,10 @@ def plot_runs(
         axes: where to draw.
         steps: ``[P]``, the horizontal axis.
         runs: ``[seeds, P]``.
-        label: for the legend.
+        label: for the legend; a rung of the ladder has its name there.
         kwargs: passed to the line.
     """
+    label = RUNG_NAME.get(label, label)
     (line,) = axes.plot(steps, np.median(runs, axis=0), label=label, **kwargs)
     low, high = runs.min(axis=0), runs.max(axis=0)
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import axe_playwright_python
 import pytest
+import two_themes
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 HERE = Path(__file__).parent
@@ -156,6 +157,80 @@ def test_a_number_shows_an_equation_of_another_page(page: Page) -> None:
     assert "\\[" not in card.inner_text()
     assert card.locator("mjx-assistive-mml").inner_text()
     assert not listener.faults
+
+
+CARD = "document.querySelector('.symbol-card')"
+#: A formula, what a reader points at in it, and what is said of that.
+SYMBOLS = {
+    ("05-gae", "eq-guess", "1D6FE"): ("the discount", "gamma", "returns-and-the-goal"),
+    ("05-gae", "eq-guess", "1D44A"): ("guess of the whole return", "", "values-and-advantages"),
+    ("02-policy-gradient", "eq-b9", "1D443"): (
+        "probability of",
+        "trajectory_probs",
+        "trajectories",
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "answer"), SYMBOLS.items())
+def test_a_symbol_answers(page: Page, place: tuple[str, ...], answer: tuple[str, ...]) -> None:
+    listener = Listener(page)
+    chapter, equation, letter = place
+    meaning, code, section = answer
+    visit(page, f"book/{chapter}.html")
+    page.locator("html.symbols-answer").wait_for()
+    card = page.locator(".symbol-card")
+    assert card.is_hidden()
+    symbol = page.locator(f"#equation-{equation} mjx-c[class*='{letter}']").first
+    for point in (symbol.hover, symbol.click):
+        point()
+        card.locator("mjx-container").first.wait_for()
+        assert meaning in card.inner_text()
+        assert code in card.inner_text()
+        assert card.locator("a").first.get_attribute("href").endswith(f"notation.html#{section}")
+        page.keyboard.press("Escape")
+        assert card.is_hidden()
+        page.mouse.move(0, 0)
+    assert not listener.faults
+
+
+def test_symbols_answer_the_keyboard(page: Page) -> None:
+    visit(page, "book/05-gae.html")
+    page.locator("html.symbols-answer").wait_for()
+    formula, card = page.locator("#equation-eq-guess .answers"), page.locator(".symbol-card")
+    page.keyboard.press("Tab")
+    formula.focus()
+    said = []
+    for _ in range(3):
+        card.locator("mjx-container").first.wait_for()
+        said.append(card.inner_text())
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            "said => document.querySelector('.symbol-card').innerText !== said", arg=said[-1]
+        )
+    assert "guess of the whole return" in said[0]
+    page.keyboard.press("Escape")
+    assert card.is_hidden()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("name", [name for name in pages() if "book/" in name])
+def test_letters_of_drawings_can_be_read(page: Page, name: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, name)
+    for scheme in ("light", "dark"):
+        theme(page, scheme)
+        drawn = page.evaluate("""() => [...document.querySelectorAll(".drawing")].map((box) => {
+          const shown = [...box.querySelectorAll("img")].filter((image) => image.clientWidth);
+          const more = box.scrollWidth > box.clientWidth + 1;
+          return [shown.map((image) => image.src), shown[0]?.clientWidth, more, box.tabIndex];
+        })""")
+        for sources, wide, more, tab in drawn:
+            assert len(sources) == 1
+            assert ("-dark.svg" in sources[0]) == (scheme == "dark")
+            text = Path(unquote(urlsplit(sources[0]).path)).read_text(encoding="utf-8")
+            assert two_themes.smallest(text, wide) >= 9.4 or "ridge" in sources[0]
+            assert not more or tab == 0
 
 
 @pytest.mark.parametrize("query", SEARCHES)

@@ -65,8 +65,22 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
   }
 
+  // A film can be stopped; it stands still from the start where less motion is asked for.
+  for (const film of document.querySelectorAll("picture.film")) {
+    const still = film.querySelector("source");
+    const button = document.createElement("button");
+    button.className = "film";
+    const show = (moves) => {
+      still.media = moves ? "print" : "all";
+      button.textContent = moves ? "Stop the film" : "Play the film";
+      button.onclick = () => show(!moves);
+    };
+    show(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+    film.after(button);
+  }
+
   // Wide drawings keep their size on a phone, and scroll.
-  for (const image of document.querySelectorAll("figure img")) {
+  for (const image of document.querySelectorAll("figure img:not(.film img)")) {
     const mark = () => image.closest("figure").classList.toggle("wide", image.naturalWidth > 500);
     if (image.complete) mark();
     else image.addEventListener("load", mark);

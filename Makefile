@@ -11,13 +11,16 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
+.PHONY: help book test lab slides pdf films execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book      build the book, and print where to open it"
 	@echo "make test      run every cell and every test"
 	@echo "make lab       open the chapters in JupyterLab"
+	@echo "make slides    build the book with its slides, and print where they are"
+	@echo "make pdf       print the built book as one PDF (needs Chromium; 2 minutes)"
+	@echo "make films     make the films again (15 minutes)"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
@@ -58,7 +61,16 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --quiet
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir=book
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book/START-HERE.md
+
+slides: book
+	@ls $(CURDIR)/$(HTML)/slides/*.html
+
+pdf: $(PAGES_INSTALLED) book
+	CHROMIUM=$(CHROMIUM) $(BIN)/python tools/pdf.py
+
+films: $(CONTROL_INSTALLED)
+	SDL_VIDEODRIVER=dummy $(BIN)/python -W ignore tools/films.py
 
 execute: $(INSTALLED)
 	$(BIN)/python tools/execute.py $(NB)

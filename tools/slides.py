@@ -7,6 +7,7 @@ words before them, its figures, its short cells with what they print, and the ex
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from html import escape
 from pathlib import Path
@@ -17,6 +18,7 @@ from sphinx.application import Sphinx
 
 CHAPTER = re.compile(r"\d\d-[\w-]+\.html")
 LINES = 14  #: of a cell that a slide shows
+ROOM = 0.9  #: of a slide, before its letters shrink
 SKIPPED = {"Summary"}
 
 
@@ -49,24 +51,54 @@ def before_sections(chapter: Tag) -> Iterator[Tag]:
 
 
 def slides_of_section(section: Tag) -> Iterator[Slide]:
-    """The slides of a section, and of those in it."""
+    """The slides of a section, and of those in it: as many pieces on each as there is room for."""
     title = inner(section.find(["h2", "h3"]))
     if section.find(["h2", "h3"]).get_text().rstrip("#") in SKIPPED:
         return
-    said, opened = "", False
+    parts: list[str] = []
+    room = ROOM
+    for piece in pieces(section):
+        need = sum(size(part) for part in piece)
+        if parts and need > room:
+            yield Slide(title, parts)
+            parts, room = [], ROOM
+        parts += piece
+        room -= need
+    if parts:
+        yield Slide(title, parts)
+    for inside in section.find_all("section", recursive=False):
+        yield from slides_of_section(inside)
+
+
+def pieces(section: Tag) -> Iterator[list[str]]:
+    """What a section shows, each with the paragraph before it; first, the words it opens with."""
+    said: list[str] = []
+    opening = True
     for child in section.find_all(True, recursive=False):
         if child.name == "p":
-            said = str(child)
-            if not opened:
-                yield Slide(title, [said])
-                said, opened = "", True
-        elif child.name == "section":
-            yield from slides_of_section(child)
-        else:
-            shown = list(worth_showing(child))
-            if shown:
-                yield Slide(title, [said, *shown])
-                said, opened = "", True
+            if opening and said:
+                yield said
+                opening = False
+            said = [str(child)]
+        elif shown := list(worth_showing(child)):
+            yield [*said, *shown]
+            said, opening = [], False
+        elif "widget" in child.get("class", []):
+            said = []  # what moves stays on the page
+    if opening and said:
+        yield said
+
+
+def size(part: str) -> float:
+    """How much of a slide a part of it fills, about."""
+    if "<img" in part:
+        return 0.8
+    text = BeautifulSoup(part, "html.parser").get_text().strip()
+    if "<pre" in part:
+        return 0.1 + 0.05 * len(text.splitlines())
+    if part.startswith('<div class="math'):
+        return 0.1 + 0.09 * text.count("\\\\")
+    return 0.05 + len(text) / 1400
 
 
 def worth_showing(block: Tag) -> Iterator[str]:
@@ -155,9 +187,10 @@ def make(app: Sphinx, error: Any) -> None:
         return
     folder = Path(app.outdir, "slides")
     folder.mkdir(exist_ok=True)
-    for page in sorted(Path(app.outdir, "book").glob("*.html")):
-        if CHAPTER.fullmatch(page.name):
-            (folder / page.name).write_text(deck(page), encoding="utf-8")
+    pages = [p for p in sorted(Path(app.outdir, "book").glob("*.html")) if CHAPTER.match(p.name)]
+    with ProcessPoolExecutor(2) as executor:
+        for page, html in zip(pages, executor.map(deck, pages), strict=True):
+            (folder / page.name).write_text(html, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -65,7 +65,7 @@ def draw(numbers: dict[str, str], links: dict[str, str]) -> str:
     # Each box is followed by the arrows that leave it, which is the order of the Tab key.
     for label, box in boxes.items():
         name = escape(f"({numbers[label]}) {says[label]}")
-        lines = textwrap.wrap(f"({numbers[label]}) {says[label]}", 26)
+        lines = textwrap.wrap(f"({numbers[label]}) {says[label]}", 25)
         middle = box.y + BOX[1] / 2 - 7 * (len(lines) - 1) + 4
         text = "".join(
             f'<tspan x="{box.x + BOX[0] / 2:g}" y="{middle + 14 * i:g}">{escape(line)}</tspan>'

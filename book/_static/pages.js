@@ -72,11 +72,15 @@ document.addEventListener("DOMContentLoaded", () => {
     button.className = "film";
     const show = (moves) => {
       still.media = moves ? "print" : "all";
-      button.textContent = moves ? "Stop the film" : "Play the film";
+      button.textContent = moves ? "Stop" : "Play";
+      button.setAttribute("aria-label", `${button.textContent} the film`);
       button.onclick = () => show(!moves);
     };
     show(!matchMedia("(prefers-reduced-motion: reduce)").matches);
-    film.after(button);
+    const box = document.createElement("div");
+    box.className = "film";
+    film.replaceWith(box);
+    box.append(film, button);
   }
 
   // Wide drawings keep their size on a phone, and scroll.

@@ -6,11 +6,17 @@
   let at = 0;
 
   // A slide that is too full is set smaller, down to half.
+  const fits = (slide, content) => {
+    const edge = content.getBoundingClientRect().right + 1;
+    const wide = [...content.querySelectorAll("mjx-container, table, img")].some((node) => node.getBoundingClientRect().right > edge);
+    const cut = [...content.querySelectorAll("pre")].some((node) => node.scrollWidth > node.clientWidth + 1);
+    return !wide && !cut && slide.scrollHeight <= slide.clientHeight;
+  };
   const fit = (slide) => {
     const content = slide.querySelector(".content");
-    for (let size = 1.6; size > 0.75; size -= 0.1) {
+    for (let size = 1.6; size > 0.65; size -= 0.1) {
       content.style.fontSize = `${size}rem`;
-      if (slide.scrollHeight <= slide.clientHeight && slide.scrollWidth <= slide.clientWidth && content.scrollWidth <= content.clientWidth + 1) return;
+      if (fits(slide, content)) return;
     }
   };
 

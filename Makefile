@@ -12,7 +12,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit clean
+.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit slides pdf films clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,9 @@ help:
 	@echo "make test      run every cell and every test"
 	@echo "make mutants   change every place where the library computes: the tests must notice (hours; ROOMS='returns ppo' for some)"
 	@echo "make lab       open the chapters in JupyterLab"
+	@echo "make slides    build the book with its slides, and print where they are"
+	@echo "make pdf       print the built book as one PDF (needs Chromium; 2 minutes)"
+	@echo "make films     make the films again (15 minutes)"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
@@ -66,7 +69,16 @@ mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py $(ROOMS)
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir=book
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book/START-HERE.md
+
+slides: book
+	@ls $(CURDIR)/$(HTML)/slides/*.html
+
+pdf: $(PAGES_INSTALLED) book
+	CHROMIUM=$(CHROMIUM) $(BIN)/python tools/pdf.py
+
+films: $(CONTROL_INSTALLED)
+	SDL_VIDEODRIVER=dummy $(BIN)/python -W ignore tools/films.py
 
 execute: $(INSTALLED)
 	$(BIN)/python tools/execute.py $(NB)

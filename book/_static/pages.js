@@ -68,6 +68,24 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
   }
 
+  // A film can be stopped; it stands still from the start where less motion is asked for.
+  for (const film of document.querySelectorAll("picture.film")) {
+    const still = film.querySelector("source");
+    const button = document.createElement("button");
+    button.className = "film";
+    const show = (moves) => {
+      still.media = moves ? "print" : "all";
+      button.textContent = moves ? "Stop" : "Play";
+      button.setAttribute("aria-label", `${button.textContent} the film`);
+      button.onclick = () => show(!moves);
+    };
+    show(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+    const box = document.createElement("div");
+    box.className = "film";
+    film.replaceWith(box);
+    box.append(film, button);
+  }
+
   const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
   // A box knows on which sides there is more.
   const ends = (box) => {

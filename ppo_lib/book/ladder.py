@@ -23,7 +23,7 @@ step sees: to subtract a mean is to have a baseline, which is the idea of rung 3
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,19 +123,10 @@ def run(
         ValueError: if the rung is unknown, or a number is out of range.
     """
     learner = make_learner(rung, seed=seed, total_steps=total_steps, learning_rate=learning_rate)
-    config = learner.config
-    budget = config.num_updates * config.batch_size
     steps, returns = [0], [_score(learner)]
-    while learner.env_steps < budget:
-        if rung in RESTRAINT:
-            learner.learn(lambda _: True)
-        else:
-            left = 1 - learner.env_steps / budget
-            learner.optimizer.param_groups[0]["lr"] = config.learning_rate * left
-            learn = learn_from_rollout if rung in ("one_step", "gae") else learn_from_episodes
-            learn(learner, rung)
-        if learner.env_steps >= min(steps[-1] + EVALUATE_EVERY, budget):
-            steps.append(learner.env_steps)
+    for env_steps in updates(learner, rung):
+        if env_steps >= min(steps[-1] + EVALUATE_EVERY, _budget(learner)):
+            steps.append(env_steps)
             returns.append(_score(learner))
     learner.envs.close()
     return Run(rung, seed, np.array(steps), np.array(returns))
@@ -158,6 +149,24 @@ def make_learner(
         total_steps=total_steps, learning_rate=rate, seed=seed, **RESTRAINT.get(rung, {})
     )
     return PPO(ENV_ID, config)
+
+
+def updates(learner: PPO, rung: str) -> Iterator[int]:
+    """Train what `make_learner` made to its end; yields the environment steps after an update."""
+    config = learner.config
+    while learner.env_steps < _budget(learner):
+        if rung in RESTRAINT:
+            learner.learn(lambda _: True)
+        else:
+            left = 1 - learner.env_steps / _budget(learner)
+            learner.optimizer.param_groups[0]["lr"] = config.learning_rate * left
+            learn = learn_from_rollout if rung in ("one_step", "gae") else learn_from_episodes
+            learn(learner, rung)
+        yield learner.env_steps
+
+
+def _budget(learner: PPO) -> int:
+    return learner.config.num_updates * learner.config.batch_size
 
 
 def learn_from_episodes(learner: PPO, rung: str) -> None:

@@ -1,19 +1,22 @@
 """Run the experiment behind Table 1 of the PPO paper, and store what each run earned.
 
 Usage: ``python tools/table1.py [ENV_ID …] [--seeds N] [--processes N]``; hours, and as many as it
-is given: every run is stored when it ends, and a command that was interrupted goes on where it
-stopped.  The quickest environment comes first, and within it a seed of all objectives before the
-next seed, so that what is stored can be compared at any time.
+is given.  The quickest environment comes first, and within it a seed of all objectives before the
+next seed.  Every run is stored at twenty marks on its way, and a command that was interrupted goes
+on from the last one, in new episodes.
 
-Needs ``gymnasium[mujoco]``, which ``make table1`` installs.
+The objectives are trained side by side, see `stack`.  Needs ``gymnasium[mujoco]``, which
+``make table1`` installs.
 """
 
 import argparse
+import fcntl
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,14 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import torch
+from stack import StackedPPO
 from stored import store
 
-from ppo_lib import PPO, PPOConfig
+from ppo_lib import PPOConfig
 
-DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "table1.json"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "book" / "_data" / "table1.json"
+CHECKPOINTS = ROOT / "checkpoints"
 #: The paper's seven, the quickest to step first.
 ENV_IDS = (
     "InvertedPendulum-v5",
@@ -38,6 +44,7 @@ ENV_IDS = (
 )
 SEEDS = 3
 LAST = 100  # episodes that a run is scored by
+MARKS = 20  # at which a run is scored on its way
 #: Of the paper are the numbers up to ``gae_lambda``.  Where it is silent: the authors' published
 #: program standardised observations, and advantages, and limited no gradient.
 SETTINGS = PPOConfig(
@@ -58,7 +65,7 @@ SETTINGS = PPOConfig(
 
 @dataclass(frozen=True)
 class Objective:
-    """A row of the table: what is changed of `SETTINGS`, and what the paper's score was."""
+    """A row of the table: what is changed of `SETTINGS`, and the paper's score."""
 
     changes: dict[str, Any]
     paper: float
@@ -80,43 +87,95 @@ OBJECTIVES = {
     "fixed KL, β = 3": Objective({"loss": "kl", "kl_coef": 3.0}, 0.72, fixed=True),
     "fixed KL, β = 10": Objective({"loss": "kl", "kl_coef": 10.0}, 0.69, fixed=True),
 }
+#: The objectives that are trained side by side in one process.
+PARTS = (list(OBJECTIVES)[:6], list(OBJECTIVES)[6:])
 
 
-def train(env_id: str, objective: str, seed: int, **changes: Any) -> dict[str, Any]:
-    """One run: the mean return of its last episodes, and how it came there.
+def configs(objectives: Sequence[str], seed: int, **changes: Any) -> list[PPOConfig]:
+    """The settings of each objective's run."""
+    given = [OBJECTIVES[name].changes | {"seed": seed} | changes for name in objectives]
+    return [replace(SETTINGS, **changed) for changed in given]
 
-    A run whose numbers leave the range of float32 ends there, and says why; the paper's scores
-    hold such runs as well.
+
+def train(env_id: str, seed: int, part: int, data: Path = DATA) -> str:
+    """The runs of one part of the objectives, side by side; stored at each of `MARKS` marks.
+
+    A run whose numbers leave the range of float32 ends there; its score is that of the episodes
+    before.
     """
     torch.set_num_threads(1)
-    row = OBJECTIVES[objective]
-    config = PPOConfig(**asdict(SETTINGS) | row.changes | {"seed": seed} | changes)
+    names = PARTS[part]
+    kept = CHECKPOINTS / f"table1-{env_id}-{seed}-{part}.pt"
+    stack = StackedPPO(env_id, configs(names, seed), [OBJECTIVES[name].fixed for name in names])
+    seconds, started = 0.0, time.process_time()
+    if kept.is_file():
+        state = torch.load(kept, weights_only=False)
+        stack.load_state_dict(state["stack"])
+        seconds = state["seconds"]
 
-    def hold(trainer: PPO) -> None:
-        if row.fixed:
-            trainer.kl_coef = config.kl_coef
+    def watch() -> None:
+        mark, new = divmod(len(stack.kls) * MARKS, SETTINGS.num_updates)
+        if new >= MARKS:
+            return
+        spent = seconds + time.process_time() - started
+        rows = [row(stack, r, env_id, name, mark, spent) for r, name in enumerate(names)]
+        with_lock(data, rows)
+        torch.save({"stack": stack.state_dict(), "seconds": spent}, kept.with_suffix(".new"))
+        kept.with_suffix(".new").replace(kept)
 
-    started, ended = time.perf_counter(), ""
-    with PPO(env_id, config) as trainer:
-        try:
-            trainer.learn(hold, show_progress=False)
-        except ValueError as error:
-            ended = str(error).split(",")[0][:80]
-        returns = np.array([earned for _, earned, _ in trainer.history.episodes])
-        curve = trainer.history["episode_return"]
-        kl = trainer.history["approx_kl"]
+    stack.learn(watch)
+    stack.envs.close()
+    kept.unlink()
+    return f"{env_id} seed {seed} part {part}: {seconds + time.process_time() - started:.0f} s"
+
+
+def row(
+    stack: StackedPPO, r: int, env_id: str, objective: str, marks: int, seconds: float
+) -> dict[str, Any]:
+    """What is stored of a run: at each mark so far the mean return of its last episodes."""
+    updates = np.array([update for update, _ in stack.episodes[r]])
+    returns = np.array([earned for _, earned in stack.episodes[r]])
+    ends = [-(-(mark + 1) * SETTINGS.num_updates // MARKS) for mark in range(marks)]
+    scores = [returns[updates < end][-LAST:].mean() for end in ends]
+    last, config = stack.ended[r], stack.configs[r]
     return {
         "env_id": env_id,
         "objective": objective,
-        "seed": seed,
-        "score": round(float(returns[-LAST:].mean()), 3),
+        "seed": config.seed,
+        "scores": [round(float(score), 2) for score in scores],
         "episodes": len(returns),
-        "steps": trainer.env_steps,
-        "ended": ended,
-        "curve": [round(float(np.nanmean(part)), 1) for part in np.array_split(curve, 20)],
-        "approx_kl": float(f"{np.mean(kl):.4g}"),
-        "seconds": round(time.perf_counter() - started),
+        "ended": None if last is None else last * config.num_steps,
+        "kl": float(f"{torch.stack(stack.kls[:last])[:, r].mean().item():.4g}"),
+        "seconds": round(seconds / len(stack.configs)),
     }
+
+
+def with_lock(data: Path, rows: list[dict[str, Any]]) -> None:
+    """Put rows into the file, which several processes share, in place of older ones."""
+    CHECKPOINTS.mkdir(exist_ok=True)
+    with (CHECKPOINTS / "table1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stored = load(data)
+        key = itemgetter("env_id", "seed", "objective")
+        runs = {key(run): run for run in [*stored["runs"], *rows]}
+        env_id, at_random = rows[0]["env_id"], stored["random"]
+        if env_id not in at_random:
+            at_random[env_id] = earns_at_random(env_id)
+        names = list(OBJECTIVES)
+        order = sorted(runs, key=lambda k: (ENV_IDS.index(k[0]), k[1], names.index(k[2])))
+        stored["runs"] = [runs[k] for k in order]
+        store(data, "make table1", {"mujoco": mujoco.__version__} | stored)
+
+
+def load(data: Path) -> dict[str, Any]:
+    """What is stored so far; refused where it was made with other settings."""
+    settings = json.loads(json.dumps(asdict(SETTINGS)))
+    if not data.is_file():
+        return {"random": {}, "settings": settings, "runs": []}
+    kept = json.loads(data.read_text(encoding="utf-8"))
+    if kept["settings"] != settings:
+        raise ValueError(f"{data} has other settings, expected those of the code: remove it")
+    return {name: kept[name] for name in ("random", "settings", "runs")}
 
 
 def earns_at_random(env_id: str, episodes: int = LAST) -> float:
@@ -136,47 +195,28 @@ def earns_at_random(env_id: str, episodes: int = LAST) -> float:
 
 
 def missing(
-    runs: list[dict[str, Any]], env_ids: list[str], seeds: int
-) -> Iterator[tuple[str, str, int]]:
-    """The runs that are not stored yet, in the order in which they are to be made."""
-    done = {(run["env_id"], run["objective"], run["seed"]) for run in runs}
+    runs: list[dict[str, Any]], env_ids: Sequence[str], seeds: int
+) -> Iterator[tuple[str, int, int]]:
+    """The parts that are not complete yet, in the order in which they are to be made."""
+    whole = {(r["env_id"], r["seed"], r["objective"]) for r in runs if len(r["scores"]) == MARKS}
     for env_id in env_ids:
         for seed in range(seeds):
-            for objective in OBJECTIVES:
-                if (env_id, objective, seed) not in done:
-                    yield env_id, objective, seed
+            for part, names in enumerate(PARTS):
+                if not {(env_id, seed, name) for name in names} <= whole:
+                    yield env_id, seed, part
 
 
 def main() -> None:
-    """Make the runs that are missing, and store after each."""
+    """Make the runs that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env_ids", nargs="*", choices=[[], *ENV_IDS], metavar="ENV_ID")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    named = args.env_ids or list(ENV_IDS)
-    settings = json.loads(json.dumps(asdict(SETTINGS)))
-    runs, at_random = [], {}
-    if args.data.is_file():
-        kept = json.loads(args.data.read_text(encoding="utf-8"))
-        if kept["settings"] != settings:
-            parser.error(f"{args.data} has other settings, expected those of the code: remove it")
-        runs, at_random = kept["runs"], kept["random"]
-    order = {job: i for i, job in enumerate(missing([], list(ENV_IDS), args.seeds))}
+    jobs = list(missing(load(DATA)["runs"], args.env_ids or ENV_IDS, args.seeds))
     with ProcessPoolExecutor(args.processes) as executor:
-        jobs = [executor.submit(train, *job) for job in missing(runs, named, args.seeds)]
-        for job in as_completed(jobs):
-            run = job.result()
-            if run["env_id"] not in at_random:
-                at_random[run["env_id"]] = earns_at_random(run["env_id"])
-            runs.append(run)
-            runs.sort(key=lambda r: order.get((r["env_id"], r["objective"], r["seed"]), len(order)))
-            print(
-                *(run[k] for k in ("env_id", "objective", "seed", "score", "seconds")), flush=True
-            )
-            stored = {"random": at_random, "settings": settings, "runs": runs}
-            store(args.data, "make table1", {"mujoco": mujoco.__version__} | stored)
+        for done in executor.map(train, *zip(*jobs, strict=True)):
+            print(done, flush=True)
 
 
 if __name__ == "__main__":

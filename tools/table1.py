@@ -87,26 +87,22 @@ OBJECTIVES = {
     "fixed KL, β = 3": Objective({"loss": "kl", "kl_coef": 3.0}, 0.72, fixed=True),
     "fixed KL, β = 10": Objective({"loss": "kl", "kl_coef": 10.0}, 0.69, fixed=True),
 }
-#: The objectives that are trained side by side in one process.
-PARTS = (list(OBJECTIVES)[:6], list(OBJECTIVES)[6:])
 
 
-def configs(objectives: Sequence[str], seed: int, **changes: Any) -> list[PPOConfig]:
+def configs(seed: int) -> list[PPOConfig]:
     """The settings of each objective's run."""
-    given = [OBJECTIVES[name].changes | {"seed": seed} | changes for name in objectives]
-    return [replace(SETTINGS, **changed) for changed in given]
+    return [replace(SETTINGS, seed=seed, **o.changes) for o in OBJECTIVES.values()]
 
 
-def train(env_id: str, seed: int, part: int, data: Path = DATA) -> str:
-    """The runs of one part of the objectives, side by side; stored at each of `MARKS` marks.
+def train(env_id: str, seed: int, data: Path = DATA) -> str:
+    """One seed of all objectives, side by side; stored at each of `MARKS` marks.
 
     A run whose numbers leave the range of float32 ends there; its score is that of the episodes
     before.
     """
     torch.set_num_threads(1)
-    names = PARTS[part]
-    kept = CHECKPOINTS / f"table1-{env_id}-{seed}-{part}.pt"
-    stack = StackedPPO(env_id, configs(names, seed), [OBJECTIVES[name].fixed for name in names])
+    kept = CHECKPOINTS / f"table1-{env_id}-{seed}.pt"
+    stack = StackedPPO(env_id, configs(seed), [o.fixed for o in OBJECTIVES.values()])
     seconds, started = 0.0, time.process_time()
     if kept.is_file():
         state = torch.load(kept, weights_only=False)
@@ -118,7 +114,7 @@ def train(env_id: str, seed: int, part: int, data: Path = DATA) -> str:
         if new >= MARKS:
             return
         spent = seconds + time.process_time() - started
-        rows = [row(stack, r, env_id, name, mark, spent) for r, name in enumerate(names)]
+        rows = [row(stack, r, env_id, name, mark, spent) for r, name in enumerate(OBJECTIVES)]
         with_lock(data, rows)
         torch.save({"stack": stack.state_dict(), "seconds": spent}, kept.with_suffix(".new"))
         kept.with_suffix(".new").replace(kept)
@@ -126,7 +122,7 @@ def train(env_id: str, seed: int, part: int, data: Path = DATA) -> str:
     stack.learn(watch)
     stack.envs.close()
     kept.unlink()
-    return f"{env_id} seed {seed} part {part}: {seconds + time.process_time() - started:.0f} s"
+    return f"{env_id} seed {seed}: {seconds + time.process_time() - started:.0f} s"
 
 
 def row(
@@ -196,14 +192,13 @@ def earns_at_random(env_id: str, episodes: int = LAST) -> float:
 
 def missing(
     runs: list[dict[str, Any]], env_ids: Sequence[str], seeds: int
-) -> Iterator[tuple[str, int, int]]:
-    """The parts that are not complete yet, in the order in which they are to be made."""
+) -> Iterator[tuple[str, int]]:
+    """The seeds that are not complete yet, in the order in which they are to be made."""
     whole = {(r["env_id"], r["seed"], r["objective"]) for r in runs if len(r["scores"]) == MARKS}
     for env_id in env_ids:
         for seed in range(seeds):
-            for part, names in enumerate(PARTS):
-                if not {(env_id, seed, name) for name in names} <= whole:
-                    yield env_id, seed, part
+            if not {(env_id, seed, name) for name in OBJECTIVES} <= whole:
+                yield env_id, seed
 
 
 def main() -> None:

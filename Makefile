@@ -25,7 +25,7 @@ help:
 	@echo "make films     make the films again (15 minutes)"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
-	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
+	@echo "make language  train in the listed world of language again, and store the distances (2 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
 	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"

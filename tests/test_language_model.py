@@ -114,6 +114,32 @@ def test_generation_is_the_same_without_the_cache(model: LanguageModel) -> None:
     assert bool((draws[0][~mask] == reviews.END).all())
 
 
+def test_what_is_written_has_the_same_log_probabilities_with_and_without_the_cache(
+    model: LanguageModel,
+) -> None:
+    prompts = torch.tensor(reviews.PROMPTS).repeat(20)
+    tokens = generate(model, prompts, 10, reviews.END, generator(6))
+    whole, values, _ = read(model, prompts, tokens)
+    cache, rows = [], torch.cat([prompts[None], tokens])
+    for t in range(10):
+        logits, value = model(rows[t : t + 1], cache)
+        step = logits[0].log_softmax(-1).gather(1, rows[t + 1, :, None])[:, 0]
+        assert_close(step, whole[t], atol=1e-5, rtol=0)
+        assert_close(value[0], values[t], atol=1e-5, rtol=0)
+
+
+def test_no_random_number_is_taken_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    made = [LanguageModel(len(reviews.WORDS), reviews.LIMIT + 1, generator(3)) for _ in range(2)]
+    for a, b in zip(*(m.parameters() for m in made), strict=True):
+        assert torch.equal(a, b)
+    tuned = tuning.pretrain(0, steps=1, batch=4)
+    pairs = tuning.preferences(tuned, 4, generator())
+    fitted = tuning.fit_reward_model(tuned, pairs, generator(), epochs=1)
+    list(tuning.tune(tuned, made[0], fitted, generator(), kl_coef=0.1, updates=1, responses=4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_generation_draws_from_the_logits(model: LanguageModel) -> None:
     prompts = torch.full((20_000,), reviews.PROMPTS[0])
     drawn = generate(model, prompts, 1, reviews.END, generator())[0]

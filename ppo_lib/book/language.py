@@ -32,7 +32,8 @@ def train(
     *,
     kl_coef: float,
     seed: int,
-    updates: int = 400,
+    start_coef: float = 1.0,
+    updates: int = 200,
     responses: int = 1024,
     epochs: int = 4,
     learning_rate: float = 0.2,
@@ -46,8 +47,10 @@ def train(
     Args:
         rewards: ``[TEXTS]``, r(y).
         reference: ``[S, A]``, the logits of π_ref.
-        kl_coef: β, at least 0.
+        kl_coef: β, above 0.
         seed: of the texts that are drawn.
+        start_coef: where β begins, if that is above ``kl_coef``: in the first half of the updates
+            it goes down to ``kl_coef``, by the same factor each time, and then it stays.
         updates: batches drawn and learned from.
         responses: N, the texts of a batch.
         epochs: gradient steps on a batch, each on all of it.
@@ -60,6 +63,7 @@ def train(
     Returns:
         ``[S, A]``, the logits after the last update.
     """
+    require(kl_coef > 0, f"kl_coef is {kl_coef}, expected a number above 0")
     require(
         mistake in ("", *MISTAKES), f"mistake is {mistake!r}, expected one of {', '.join(MISTAKES)}"
     )
@@ -68,18 +72,21 @@ def train(
     critic = torch.zeros(world.PREFIXES, dtype=reference.dtype, requires_grad=True)
     # At π* every text has the same reward with its KL, so that advantages, and their noise, go to
     # 0 there.  An eps this large lets the steps go to 0 with them; 1e-8 would scale the noise up.
-    actor_steps = torch.optim.Adam([logits], learning_rate, eps=3e-4)
+    # Near π* an advantage is β times a number of nats, and so is eps.  A prefix that has become
+    # rare must still be learned from, so Adam's memory is a short one.
+    actor_steps = torch.optim.Adam([logits], learning_rate, betas=(0.9, 0.99), eps=5e-4 * kl_coef)
     critic_steps = torch.optim.Adam([critic], 0.1)
     for update in range(updates):
         actor_steps.param_groups[0]["lr"] = learning_rate * (1 - update / updates) ** 0.5
+        price = kl_coef * max(1.0, start_coef / kl_coef) ** max(0.0, 1 - 2 * update / updates)
         temperature = 0.7 if mistake == "sampled at temperature 0.7" else 1.0
         drawn = world.sample(logits / temperature, responses, generator)
         mask, ends = drawn.mask, last_token(drawn.mask)
         with torch.no_grad():
             old = world.token_log_probs(logits, drawn)
             ref = world.token_log_probs(reference, drawn)
-            r = token_rewards(rewards[drawn.texts], old, ref, mask, kl_coef=kl_coef)
-            r = _planted_rewards(mistake, r, rewards[drawn.texts], old, ref, mask, kl_coef)
+            r = token_rewards(rewards[drawn.texts], old, ref, mask, kl_coef=price)
+            r = _planted_rewards(mistake, r, rewards[drawn.texts], old, ref, mask, price)
             values = critic[drawn.prefixes]
             later = next_values(values, mask)
             if mistake == "values shifted by one":
@@ -93,15 +100,15 @@ def train(
             returns = r
         if mistake == "end masked as padding":
             mask = mask & (drawn.tokens != world.END)
+        everything = (drawn.prefixes, drawn.tokens, old, advantages, returns)
+        s, a, old, advantages, returns = (x[mask] for x in everything)
         for _ in range(epochs):
-            log_probs = world.token_log_probs(logits, drawn)[mask]
+            log_probs = logits.log_softmax(-1)[s, a]
             if clip_range is None:
-                loss = surrogate_loss(log_probs, old[mask], advantages[mask])
+                loss = surrogate_loss(log_probs, old, advantages)
             else:
-                loss = clipped_surrogate_loss(
-                    log_probs, old[mask], advantages[mask], clip_range=clip_range
-                )
-            loss = loss + value_loss(critic[drawn.prefixes][mask], returns[mask])
+                loss = clipped_surrogate_loss(log_probs, old, advantages, clip_range=clip_range)
+            loss = loss + value_loss(critic[s], returns)
             for steps in (actor_steps, critic_steps):
                 steps.zero_grad()
             loss.backward()

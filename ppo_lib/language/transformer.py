@@ -7,6 +7,7 @@ Tokens are time-major as everywhere, ``[T, N]``; row 0 of what a model reads is 
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from ppo_lib.distributions import Categorical
 from ppo_lib.validate import require
@@ -33,16 +34,21 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """A layer: every place reads the earlier ones, then thinks by itself; both are added to it."""
+    """A layer: every place reads the earlier ones, then thinks by itself; both are added to it.
+
+    Its weights are left for `LanguageModel` to draw.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.queries_keys_values = skip_init(nn.Linear, width, 3 * width)
+        self.out = skip_init(nn.Linear, width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
+            skip_init(nn.Linear, width, 4 * width),
+            nn.ReLU(),
+            skip_init(nn.Linear, 4 * width, width),
         )
 
     def forward(
@@ -65,7 +71,8 @@ class LanguageModel(nn.Module):
     Args:
         vocabulary: V, the number of tokens.
         context: the largest number of places, the prompt's included.
-        generator: draws the initial weights; the head of the values starts at 0.
+        generator: draws the initial weights, and nothing else does; the head of the values
+            starts at 0.
         width: of a place, a multiple of heads.
         layers: the number of blocks.
         heads: of attention in each.
@@ -83,11 +90,13 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         require(width % heads == 0, f"width is {width}, expected a multiple of heads, {heads}")
-        with torch.random.fork_rng(devices=[]):  # torch draws weights, which are drawn again below
-            self.token, self.place = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-            self.norm = nn.LayerNorm(width)
-            self.logits, self.value = nn.Linear(width, vocabulary), nn.Linear(width, 1)
+        # skip_init: torch would draw weights from its global generator, which is not ours to move.
+        self.token = skip_init(nn.Embedding, vocabulary, width)
+        self.place = skip_init(nn.Embedding, context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.logits = skip_init(nn.Linear, width, vocabulary)
+        self.value = skip_init(nn.Linear, width, 1)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 scale = 0.1 if name in ("token.weight", "place.weight") else weight.shape[1] ** -0.5

@@ -11,7 +11,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers clean
+.PHONY: help book test lab execute ladder solved language language-model control options bugs bench ablation scale lint pages test-browser peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lab       open the chapters in JupyterLab"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
+	@echo "make solved    train chapter 7's agent with twenty seeds again, and store what they earn (2 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
 	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
@@ -68,6 +69,9 @@ execute: $(INSTALLED)
 
 ladder: $(INSTALLED)
 	$(BIN)/python tools/ladder.py
+
+solved: $(INSTALLED)
+	$(BIN)/python tools/solved.py
 
 language: $(INSTALLED)
 	$(BIN)/python tools/language.py

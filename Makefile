@@ -12,7 +12,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit slides pdf films clean
+.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit slides pdf films solved clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,8 @@ help:
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
 	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
 	@echo "make language  train in the listed world of language again, and store the distances (2 minutes)"
+	@echo "make solved    train chapter 7's agent with twenty seeds again, and store what they earn (2 minutes)"
+	@echo "make language  train in the listed world of language again, and store the distances (4 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
 	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
@@ -88,6 +90,9 @@ execute: $(INSTALLED)
 
 ladder: $(INSTALLED)
 	$(BIN)/python tools/ladder.py
+
+solved: $(INSTALLED)
+	$(BIN)/python tools/solved.py
 
 language: $(INSTALLED)
 	$(BIN)/python tools/language.py

@@ -86,7 +86,8 @@ def check_equation(
     statements = read_formula(tex)
     every = [relation for statement in statements for relation in statement.relations]
     estimate = next((relation.right for relation in every if relation.sign == "~"), None)
-    compare = partial(_compare, label, world, parts, where, estimate)
+    error_of = cache(partial(_standard_error, parts))  # the same for every changed formula
+    compare = partial(_compare, label, world, error_of if parts else None, where, estimate)
     for statement in statements:
         for i, relation in enumerate(statement.relations):
             if relation.left == relation.right:
@@ -140,7 +141,7 @@ class Comparison(NamedTuple):
 def _compare(
     label: str,
     world: World,
-    parts: Sequence[World],
+    error_of: Callable[[Node, tuple[str, ...]], Tensor] | None,
     where: Known | None,
     estimate: Node | None,
     relation: Relation,
@@ -160,7 +161,7 @@ def _compare(
         place = _place(axes, shape, inside, ~finite)
         return Comparison(f"a side is not a number somewhere, first{place}", torch.inf, x, y)
     allowed = EXACT_TOLERANCE * max(1.0, float(y.abs().max()))
-    if relation.sign == "~" and not parts:
+    if relation.sign == "~" and error_of is None:
         # One draw stands for its mean: the two have one mean over the trajectories.
         a, b = (_mean_over_draws(world, v, where) for v in (a, b))
         axes = union(a, b)
@@ -169,9 +170,7 @@ def _compare(
         x, y = x.flatten(), y.flatten()
         gap = (x - y).abs()
     elif relation.sign == "~":
-        estimate = estimate or relation.right
-        means = torch.stack([part.value(estimate, {}).over(axes).double() for part in parts])
-        error = means.std(dim=0) / len(parts) ** 0.5
+        error = error_of(estimate or relation.right, tuple(axes))
         gap = (x - y).abs() - STANDARD_ERRORS * error.expand(shape)[inside]
     else:
         gap = {"=": (x - y).abs(), "<=": x - y, ">=": y - x}[relation.sign]
@@ -182,6 +181,12 @@ def _compare(
         place = _place(axes, shape, inside, gap > allowed)
         why = f"the sides are {sides}{place}, and at most {most:.3g} more than allowed apart"
     return Comparison(why, most, x, y)
+
+
+def _standard_error(parts: Sequence[World], estimate: Node, axes: tuple[str, ...]) -> Tensor:
+    """Of an estimate, from its means over parts of the samples."""
+    means = torch.stack([part.value(estimate, {}).over(axes).double() for part in parts])
+    return means.std(dim=0) / len(parts) ** 0.5
 
 
 def _place(axes: Sequence[str], shape: torch.Size, inside: Tensor, there: Tensor) -> str:

@@ -61,7 +61,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope --quiet
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book/START-HERE.md
+	JUPYTER_CONFIG_DIR=$(CURDIR)/tools/lab $(BIN)/jupyter lab --LabApp.custom_css=True start-here.ipynb
 
 slides: book
 	@ls $(CURDIR)/$(HTML)/slides/*.html

@@ -71,7 +71,7 @@ mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py $(ROOMS)
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book/START-HERE.md
+	JUPYTER_CONFIG_DIR=$(CURDIR)/tools/lab $(BIN)/jupyter lab --LabApp.custom_css=True start-here.ipynb
 
 slides: book
 	@ls $(CURDIR)/$(HTML)/slides/*.html

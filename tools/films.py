@@ -111,7 +111,7 @@ def balance(policy: Policy, title: str, num_frames: int) -> Iterator[Picture]:
 
 def panel(pixels: np.ndarray, title: str, said: str) -> Picture:
     """What CartPole has drawn, without the sky, under two lines of text."""
-    cart = Image.fromarray(pixels).crop((100, 165, 500, 335))
+    cart = Image.fromarray(pixels).crop((100, 150, 500, 330))
     whole = Image.new("RGB", (cart.width, cart.height + 64), GROUND)
     whole.paste(cart, (0, 64))
     write(whole, (8, 4), title)

@@ -29,13 +29,17 @@ STYLE = """
 @page { size: A4; margin: 20mm 18mm 22mm; @bottom-center { content: counter(page);
   font: 9pt "DejaVu Sans", sans-serif; } }
 @page :first { @bottom-center { content: none; } }
-html { font-size: 11.5px; }
+html { font-size: 14px; }
+h1 { font-size: 2rem; }
+h2 { font-size: 1.5rem; }
+h3 { font-size: 1.2rem; }
 body { background: #fff; }
-article.bd-article { break-before: page; padding: 0; }
-.cover { height: 235mm; display: flex; flex-direction: column; justify-content: center; }
+article.bd-article { padding: 0; }
+.leaf { break-after: page; }
+.cover { height: 235mm; display: flex; flex-direction: column; justify-content: center;
+  align-items: flex-start; }
 .cover h1 { font-size: 3.4rem; margin: 0 0 1rem; }
 .cover img { max-width: 60mm; margin: 2rem 0; }
-.contents { break-before: page; }
 .contents p { display: flex; margin: 0.25rem 0; }
 .contents p.part { font-weight: 600; margin-top: 1rem; }
 .contents a { color: inherit; text-decoration: none; }
@@ -112,7 +116,7 @@ def bind(numbers: dict[str, int]) -> str:
             contents.append(
                 f'<p><a href="#{name}">{escape(title)}</a><i></i>{numbers.get(name, "")}</p>'
             )
-            articles.append(str(article))
+            articles.append(f'<div class="leaf"></div>{article}')
     today = datetime.now(UTC).date()
     return f"""<!DOCTYPE html>
 <html lang="en" data-theme="light"><head><meta charset="utf-8"><title>PPO, line by line</title>
@@ -120,7 +124,7 @@ def bind(numbers: dict[str, int]) -> str:
 <section class="cover"><h1>PPO, line by line</h1><p>A derivation that checks itself.</p>
 <img src="../_static/ridge.png" alt=""><p>Printed on {today:%d %B %Y}.
 The text is under CC BY 4.0, the code under the MIT License.</p></section>
-<section class="contents"><h1>Contents</h1>{"".join(contents)}</section>
+<div class="leaf"></div><section class="contents"><h1>Contents</h1>{"".join(contents)}</section>
 <main>{"".join(articles)}</main></body></html>
 """
 
@@ -134,7 +138,7 @@ def print_book(page: Page, numbers: dict[str, int]) -> None:
 
 
 def first_pages() -> dict[str, int]:
-    """The page on which each chapter begins, by its title in the outline of the printed book."""
+    """The page on which each anchor of the printed book stands; a chapter's is its file's name."""
     reader = PdfReader(BOOK)
     named = reader.named_destinations
     return {

@@ -31,9 +31,10 @@ SEARCHES = {
 
 
 def pages() -> list[str]:
-    """The built pages, without the one that only leads to the first."""
+    """The built pages, without the one that only leads to the first, and without the slides."""
     found = sorted(HTML.rglob("*.html"))
-    files = [file for file in found if "_static" not in file.relative_to(HTML).parts]
+    apart = {"_static", "slides"}
+    files = [file for file in found if not apart & set(file.relative_to(HTML).parts)]
     text = {file: file.read_text(encoding="utf-8") for file in files}
     return [
         file.relative_to(HTML).as_posix()

@@ -3,7 +3,7 @@
 Usage: ``python tools/solved.py``; two minutes of one free core.
 
 The chapter shows one run of its own trainer, which equals `ppo_lib.PPO` to the last bit; here the
-library's makes the same run with seeds that no other experiment of the book has used.
+library's makes the same run with other seeds.
 """
 
 import copy

@@ -71,7 +71,8 @@ class PPOConfig:
     """Widths of the hidden layers, of actor and critic alike; each at least 1."""
     seed: int = 0
     """Of the initial weights, the actions, the minibatches and the environments; from 0
-    to 2^63 - 1."""
+    to 2^63 - 1.  Environment i begins with the seed + i, so that neighbouring seeds share the
+    openings of all environments but one; runs to compare with each other may be N seeds apart."""
     device: str = "cpu"
     """Where the networks are: "cpu", or "cuda" for a GPU; environments always run on the CPU."""
     num_threads: int = 1
@@ -201,6 +202,30 @@ SETTINGS = {
         ent_coef=0.01,
         normalize_obs=True,
         normalize_rewards=True,
+    ),
+    "MountainCarContinuous-v0": PPOConfig(
+        total_steps=262_144,
+        num_envs=16,
+        num_steps=256,
+        num_epochs=10,
+        minibatch_size=512,
+        learning_rate=1e-3,
+        gamma=0.999,
+        gae_lambda=0.98,
+        ent_coef=0.01,
+        normalize_obs=True,
+        normalize_rewards=True,
+    ),
+    "Taxi-v4": PPOConfig(
+        total_steps=262_144,
+        num_envs=16,
+        num_steps=128,
+        minibatch_size=512,
+        learning_rate=1e-2,
+        gamma=0.99,
+        normalize_rewards=True,
+        ent_coef=0.05,
+        hidden_sizes=(),  # a table: each of the 500 states has logits and a value of its own
     ),
     "HalfCheetah-v5": _ROBOT,
     "Hopper-v5": _ROBOT,

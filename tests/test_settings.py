@@ -18,6 +18,65 @@ def test_every_setting_is_valid_and_of_an_environment_that_gymnasium_knows(env_i
     assert (config.seed, config.device) == (0, "cpu")
 
 
+#: What differs from the defaults, as it was tried.
+TRIED = {
+    "MountainCarContinuous-v0": {
+        "total_steps": 262_144,
+        "num_envs": 16,
+        "num_steps": 256,
+        "num_epochs": 10,
+        "minibatch_size": 512,
+        "learning_rate": 1e-3,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "ent_coef": 0.01,
+        "normalize_obs": True,
+        "normalize_rewards": True,
+    },
+    "Taxi-v4": {
+        "total_steps": 262_144,
+        "num_envs": 16,
+        "num_steps": 128,
+        "minibatch_size": 512,
+        "learning_rate": 1e-2,
+        "gamma": 0.99,
+        "normalize_rewards": True,
+        "ent_coef": 0.05,
+        "hidden_sizes": (),
+    },
+    "LunarLander-v3": {
+        "total_steps": 500_000,
+        "num_envs": 16,
+        "num_steps": 256,
+        "num_epochs": 10,
+        "minibatch_size": 512,
+        "learning_rate": 1e-3,
+        "gamma": 0.999,
+        "gae_lambda": 0.98,
+        "ent_coef": 0.01,
+        "normalize_obs": True,
+        "normalize_rewards": True,
+    },
+}
+
+
+@pytest.mark.parametrize("env_id", TRIED)
+def test_settings_that_were_tried_are_those_that_are_used(env_id):
+    config = settings(env_id)
+    defaults = dataclasses.asdict(PPOConfig())
+    found = {k: x for k, x in dataclasses.asdict(config).items() if x != defaults[k]}
+    assert found == TRIED[env_id]
+    if env_id != "LunarLander-v3":  # whose physics is not installed here
+        with PPO(env_id) as trainer:
+            assert trainer.config == config
+
+
+def test_a_policy_of_the_taxi_is_a_table():
+    with PPO("Taxi-v4") as trainer:
+        shapes = [tuple(p.shape) for p in trainer.parameters]
+    assert shapes == [(6, 500), (6,), (1, 500), (1,)]
+
+
 def test_an_environment_that_nothing_is_known_of_gets_the_defaults():
     for env_id in ("Acrobot-v1", "tests/Unheard-v0", "CartPole-v0"):
         assert settings(env_id) == PPOConfig()

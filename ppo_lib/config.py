@@ -169,7 +169,9 @@ _ROBOT = PPOConfig(
     normalize_rewards=True,
 )
 #: By gymnasium id.  Seeds 100 and up chose them; the runs that the book shows have lower ones.
-#: Those of LunarLander-v3 were tried with one seed, 100: a mean of 275 over 20 episodes at the end.
+#: Those of LunarLander-v3 were tried with one seed, 100: a mean of 275 over 20 episodes at the end;
+#: those of MountainCarContinuous-v0 with seeds 100, 0, 1 and 2: means of 94.6 to 95.3 over 100;
+#: those of Taxi-v4 with seed 102: a mean of 8.0 over 100.
 SETTINGS = {
     "CartPole-v1": PPOConfig(
         num_envs=16,
@@ -221,7 +223,7 @@ SETTINGS = {
         num_envs=16,
         num_steps=128,
         minibatch_size=512,
-        learning_rate=1e-2,
+        learning_rate=5e-2,
         gamma=0.99,
         normalize_rewards=True,
         ent_coef=0.05,

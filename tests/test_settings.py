@@ -38,7 +38,7 @@ TRIED = {
         "num_envs": 16,
         "num_steps": 128,
         "minibatch_size": 512,
-        "learning_rate": 1e-2,
+        "learning_rate": 5e-2,
         "gamma": 0.99,
         "normalize_rewards": True,
         "ent_coef": 0.05,

@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 CHROMIUM ?= chromium
+# Where `make lock` finds torch's wheel for the processor: its own index, or --find-links FOLDER.
+LOCK_TORCH ?= --torch-backend cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -122,10 +124,11 @@ matrix: $(INSTALLED)
 	$(BIN)/python tools/matrix.py $(if $(QUICK),--quick) $(ROWS)
 
 lock: $(AUDIT)/.installed
-	{ sed '/^[^#]/,$$d' requirements.lock; $(AUDIT)/bin/uv pip compile --quiet --generate-hashes \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
-	  --no-emit-package ppo-lib --no-header requirements.txt | sed 's/^\(torch==[^+ ]*\)+cpu/\1/'; } > requirements.new
-	mv requirements.new requirements.lock
+	$(AUDIT)/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-package ppo-lib \
+	  --no-header $(LOCK_TORCH) --output-file requirements.new requirements.txt
+	sed -n '/^[^#]/q;p' requirements.lock | cat - requirements.new | sed 's/^\(torch==[^+ ]*\)+cpu/\1/' > requirements.lock.new
+	mv requirements.lock.new requirements.lock && rm requirements.new
 
 audit: $(AUDIT)/.installed
 	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock

@@ -71,7 +71,8 @@ class PPOConfig:
     """Widths of the hidden layers, of actor and critic alike; each at least 1."""
     seed: int = 0
     """Of the initial weights, the actions, the minibatches and the environments; from 0
-    to 2^63 - 1."""
+    to 2^63 - 1.  Environment i begins with the seed + i, so that neighbouring seeds share the
+    openings of all environments but one; runs to compare with each other may be N seeds apart."""
     device: str = "cpu"
     """Where the networks are: "cpu", or "cuda" for a GPU; environments always run on the CPU."""
     num_threads: int = 1
@@ -168,7 +169,9 @@ _ROBOT = PPOConfig(
     normalize_rewards=True,
 )
 #: By gymnasium id.  Seeds 100 and up chose them; the runs that the book shows have lower ones.
-#: Those of LunarLander-v3 were tried with one seed, 100: a mean of 275 over 20 episodes at the end.
+#: Those of LunarLander-v3 were tried with one seed, 100: a mean of 275 over 20 episodes at the end;
+#: those of MountainCarContinuous-v0 with seeds 100, 0, 1 and 2: means of 94.6 to 95.3 over 100;
+#: those of Taxi-v4 with seed 102: a mean of 8.0 over 100.
 SETTINGS = {
     "CartPole-v1": PPOConfig(
         num_envs=16,
@@ -201,6 +204,30 @@ SETTINGS = {
         ent_coef=0.01,
         normalize_obs=True,
         normalize_rewards=True,
+    ),
+    "MountainCarContinuous-v0": PPOConfig(
+        total_steps=262_144,
+        num_envs=16,
+        num_steps=256,
+        num_epochs=10,
+        minibatch_size=512,
+        learning_rate=1e-3,
+        gamma=0.999,
+        gae_lambda=0.98,
+        ent_coef=0.01,
+        normalize_obs=True,
+        normalize_rewards=True,
+    ),
+    "Taxi-v4": PPOConfig(
+        total_steps=262_144,
+        num_envs=16,
+        num_steps=128,
+        minibatch_size=512,
+        learning_rate=5e-2,
+        gamma=0.99,
+        normalize_rewards=True,
+        ent_coef=0.05,
+        hidden_sizes=(),  # a table: each of the 500 states has logits and a value of its own
     ),
     "HalfCheetah-v5": _ROBOT,
     "Hopper-v5": _ROBOT,

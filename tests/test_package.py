@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from setuptools import build_meta
 
 import ppo_lib
@@ -168,3 +169,30 @@ def test_a_wheel_holds_every_package_and_what_types_need(tmp_path, monkeypatch):
 def test_no_module_looks_for_files_outside_the_package(name):
     # In a wheel there is no folder beside the package.
     assert "__file__" not in SOURCES[name].read_text(encoding="utf-8")
+
+
+def test_every_pin_is_locked_with_hashes():
+    locked = dict(
+        re.findall(r"^(\S+)==(\S+) \\\n    --hash=", read("requirements.lock"), re.MULTILINE)
+    )
+    names = re.findall(
+        r"^([\w-]+)(?:\[[\w,-]+\])?==([\w.]+)", read("requirements.txt"), re.MULTILINE
+    )
+    assert len(names) > 20
+    assert {name: locked.get(name.lower()) for name, _ in names} == dict(names)
+    assert "://" not in read("requirements.lock")
+
+
+def test_the_workflow_runs_what_a_change_is_held_against_and_pins_what_it_uses():
+    flow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    check, publish = flow["jobs"]["check"], flow["jobs"]["publish"]
+    assert {"run": ".ci/run"} in check["steps"]
+    assert flow["permissions"] == {"contents": "read"}
+    assert (publish["needs"], publish["if"]) == ("check", "github.event_name == 'push'")
+    used = [step["uses"] for job in (check, publish) for step in job["steps"] if "uses" in step]
+    assert len(used) == 4
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Run notebooks and tests on this machine as on others: a row each, passed or failed.
 
-Usage: ``python tools/matrix.py [--quick] [ROW …]``; without a name, every row.
+Usage: ``python tools/matrix.py [--quick] [ROW …] [--paths …]``; without a name, every row.
 
 A row sets what differs between machines: the instructions that torch and MKL take (AMD processors
 get MKL's compatible path), the threads, the seed of Python's hashes, the order of the tests, the
@@ -71,13 +71,13 @@ def paths(folder: Path, *, quick: bool) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in [*notebooks, *tests])
 
 
-def run(name: str, row: Row, *, quick: bool) -> bool:
+def run(name: str, row: Row, named: list[str], *, quick: bool) -> bool:
     """Run a row; a line says how it went and how long it took.  Whether it passed."""
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         folder = ROOT if row.folder is None else _copied(home / row.folder)
         command = [sys.executable, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadscope"]
-        command += ["--quiet", *paths(folder, quick=quick)]
+        command += ["--quiet", *(named or paths(folder, quick=quick))]
         environment = {k: v for k, v in os.environ.items() if k not in VARIED} | row.sets
         environment["PYTHONPATH"] = str(folder)
         if row.user is not None:
@@ -123,6 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--quick", action="store_true", help="three notebooks, no slow tests")
+    parser.add_argument("--paths", nargs="+", default=[], help="what pytest runs instead of all")
     options = parser.parse_args()
     unknown = set(options.rows) - ROWS.keys()
     if unknown:
@@ -132,7 +133,7 @@ def main() -> int:
         left = [name for name in names if ROWS[name].user or ROWS[name].offline]
         names = [name for name in names if name not in left]
         print(f"not run, since only root can begin them: {', '.join(left) or 'none'}", flush=True)
-    passed = [run(name, ROWS[name], quick=options.quick) for name in names]
+    passed = [run(name, ROWS[name], options.paths, quick=options.quick) for name in names]
     return 0 if all(passed) else 1
 
 

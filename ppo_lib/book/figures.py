@@ -62,6 +62,8 @@ SQUARE = (4.2, 4.2)
 
 # Where an SVG has coordinates, which need not be known to a millionth of a point.
 _COORDINATES = re.compile(r'(?<= d=")[^"]+|translate\([^)]+\)| [xy]="[^"]+"')
+# Marks of one kind, each with the style of all.
+_MARKS = re.compile(r'<g((?: clip-path="[^"]*")?)>\s*((?:<use [^>]* style="([^"]*)"/>\s*)+)</g>')
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _MOVES = {"left": (-1, 1), "up": (0, 1), "right": (1, 1)}
 
@@ -107,7 +109,15 @@ def svg(figure: Figure) -> str:
     short = _COORDINATES.sub(
         lambda place: _LONG.sub(lambda number: f"{float(number[0]):.2f}", place[0]), drawn
     )
-    return short[short.index("<svg") :]
+    flat = re.sub(r"\n\s+", "\n", short[short.index("<svg") :])
+    return _MARKS.sub(_style_once, flat)
+
+
+def _style_once(marks: re.Match[str]) -> str:
+    clip, uses, style = marks.groups()
+    given = f' style="{style}"'
+    alike = uses.count(given) == uses.count("<use ")
+    return f"<g{clip}{given}>\n{uses.replace(given, '')}</g>" if alike else marks[0]
 
 
 def draw_ridge(

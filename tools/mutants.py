@@ -35,6 +35,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -314,7 +315,7 @@ class Session:
 
     def run(self, items: list[Any]) -> None:
         """Run tests in this order."""
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for item, following in zip_longest(items, items[1:]):
             before = sum(os.times()[:4])  # processes that it starts count, too
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             self.seconds[item.nodeid] = sum(os.times()[:4]) - before
@@ -326,7 +327,7 @@ def pytest_session(folder: Path, files: list[str], session: Session) -> None:
 
     more = ["-q", "--capture=sys", "-p", "no:cacheprovider", "-p", "no:nbval", "-p", "no:xdist"]
     more += ["-o", "addopts=--import-mode=importlib", "-o", "tmp_path_retention_policy=none"]
-    more += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    more += ["--assert=plain", "--tb=native"]  # no one reads the words of a failure
     status = pytest.main([*files, *more, f"--basetemp={folder / 'tmp'}"], plugins=[session])
     os._exit(10 + int(status))  # it ended before there was anything to run
 
@@ -415,13 +416,20 @@ def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
 def in_session(
     tried: dict[tuple[str, int], Mutant],
     folder: Path,
+    kept: Path,
     log: Path,
+    cap: float,
     session: Session,
     items: list[Any],
 ) -> None:
     """The baseline, and every mutant that needs no new import; both into a file."""
-    baseline = first_run(session, items, folder)
-    (folder / "baseline").write_bytes(pickle.dumps(baseline))
+    if kept.exists():
+        Changed.noting = False
+        del os.environ[HITS]
+        baseline = pickle.loads(kept.read_bytes())
+    else:
+        baseline = first_run(session, items, folder)
+        kept.write_bytes(pickle.dumps(baseline))
     by_name = {item.nodeid: item for item in items}
     functions: dict[str, list[FunctionType]] = defaultdict(list)
     codes = {id(c): room for room, code in Changed.codes.items() for c in _codes(code)}
@@ -434,7 +442,11 @@ def in_session(
 
     def work(room: str, mutant: Mutant, tests: list[str]) -> None:
         os.environ[NEW] = f"{room} {mutant.number}"
-        if not patch(room, mutant, functions[room]):
+        try:
+            possible = patch(room, mutant, functions[room])
+        except Exception:
+            possible = False
+        if not possible:
             os._exit(2)
         for cache in caches:
             cache.cache_clear()
@@ -446,14 +458,16 @@ def in_session(
         flush=True,
         file=sys.__stdout__,
     )
-    chosen = {key: baseline.tests(key[0], mutant.function) for key, mutant in tried.items()}
-    # Their order is not the usual one: they must pass in it.
-    names = list(dict.fromkeys(test for tests in chosen.values() for test in tests))
-    names.sort(key=lambda test: (test.partition("::")[0], baseline.seconds[test]))
-    if forked(lambda: session.run([by_name[n] for n in names]), seconds=5 * seconds) != 0:
-        raise SystemExit("the tests pass in their usual order only")
+    chosen = {key: baseline.tests(key[0], mutant.function, cap) for key, mutant in tried.items()}
+    right: set[str] = set()  # rooms whose tests pass when nothing was changed in this way
     for (room, number), mutant in tried.items():
         tests = chosen[room, number]
+        if room not in right and mutant.function > 0:
+            same = mutant._replace(apply=lambda: None)
+            seconds = sum(baseline.seconds[test] for test in tests)
+            if forked(lambda: work(room, same, tests), seconds=5 * seconds + 10) != 0:  # noqa: B023
+                raise SystemExit(f"tests of {room} fail without any change")
+            right.add(room)
         limit = 5 * sum(baseline.seconds[test] for test in tests) + 10
         status: int | None = 2
         if mutant.function > 0:
@@ -499,6 +513,8 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="a random share of the mutants")
     parser.add_argument("--all", action="store_true", help="try those that are explained, too")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files, instead of all")
+    parser.add_argument("--cap", type=float, default=CAP, help="seconds of tests for a mutant")
+    parser.add_argument("--baseline", type=Path, help="keeps what the tests do with no mutant")
     parser.add_argument("--quick", action="store_true", help="nothing a second time")
     parser.add_argument("--log", type=Path, help="keeps outcomes; what it calls dead stays dead")
     options = parser.parse_args()
@@ -514,15 +530,16 @@ def main() -> int:
     names = {(k[0], m.line, m.change) for k, m in every.items()}
     stale = [name for name in explained - names if name[0] in rooms]
     chosen = [k for k in every if options.all or k not in known]
+    # In random order, so that a run that is cut short has tried a random sample.
     chosen = random.Random(0).sample(chosen, round(options.share * len(chosen)))
     past = {key: row for key, row in outcomes(options.log).items() if row["status"] not in (0, 2)}
-    tried = {key: every[key] for key in sorted(chosen) if key not in past}
+    tried = {key: every[key] for key in chosen if key not in past}
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text("import mutants\n\nmutants.change_here()\n")
         (folder / "hits").touch()
-        log = options.log or folder / "outcomes"
+        log, kept = options.log or folder / "outcomes", options.baseline or folder / "baseline"
         os.environ["PYTHONPATH"] = os.pathsep.join([name, str(ROOT), str(ROOT / "tools")])
         os.environ |= {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy", "TQDM_DISABLE": "1"}
         sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
@@ -534,18 +551,18 @@ def main() -> int:
         def whole() -> None:
             os.environ[HITS] = str(folder / "hits")
             change_here()
-            work = functools.partial(in_session, tried, folder, log)
+            work = functools.partial(in_session, tried, folder, kept, log, options.cap)
             pytest_session(folder, options.tests, Session(work, stop=False))
 
         if forked(whole, seconds=1e6, quiet=False) != 0:
             raise SystemExit("the tests could not be run")
-        baseline = pickle.loads((folder / "baseline").read_bytes())
+        baseline = pickle.loads(kept.read_bytes())
         for (room, number), row in outcomes(log).items():
             again = row["status"] == 2 or (row["status"] == 0 and not options.quick)
             if (room, number) not in tried or not again:
                 continue
             mutant = tried[room, number]
-            tests = baseline.tests(room, mutant.function, CAP if row["status"] == 2 else AGAIN)
+            tests = baseline.tests(room, mutant.function, min(AGAIN, options.cap))
             limit = 5 * sum(baseline.seconds[test] for test in tests) + 20
             work = functools.partial(anew, room, number, tests, folder)
             tell(log, room, number, mutant, forked(work, seconds=limit))

@@ -4,12 +4,12 @@ Each film is an animated WebP in ``book/_static/films`` with a still beside it, 
 want no motion and for print.  They show one run each, and the chapters say so; what many seeds
 do stands in their figures.
 
-| film | what it shows | takes |
+| film | what it shows | needs |
 |---|---|---|
-| ``cartpole`` | a policy before and after training | a minute |
-| ``ladder`` | three rungs of the ladder after equally many steps | two minutes |
-| ``ridge`` | the policy on the ridge as the exact gradient climbs | ten seconds |
-| ``robots`` | two robots of MuJoCo, before and after | ten minutes; ``requirements-control.txt`` |
+| ``cartpole`` | a policy before and after training | |
+| ``ladder`` | three rungs of the ladder after equally many steps | |
+| ``ridge`` | the policy on the ridge as the exact gradient climbs | |
+| ``robots`` | two robots of MuJoCo, before and after | ``requirements-control.txt`` |
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Print the built book as one PDF: ``make pdf``, after ``make book``; two minutes.
+"""Print the built book as one PDF: ``make pdf``, after ``make book``.
 
 All pages are put one behind the other into one page, so that references between chapters are
 links and headings become the outline, and Chromium prints it.  It is printed twice, since only a

@@ -14,7 +14,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit slides pdf films solved clean
+.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale lint pages test-browser peers matrix lock audit slides pdf films solved details table1 clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,8 @@ help:
 	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"
 	@echo "make options   train with every option changed alone, over 50 seeds, and store the returns (12 minutes)"
+	@echo "make details   train without the implementation details that are no options, and store the returns (20 minutes)"
+	@echo "make table1    run the experiment of the PPO paper's Table 1, as far as the time reaches"
 	@echo "make bench     measure the trainer against those of other libraries (20 minutes)"
 	@echo "make ablation  measure what makes the training loop fast or slow, one thing at a time (20 minutes)"
 	@echo "make scale     measure what more environments change, and a cold start (2 minutes)"
@@ -101,6 +103,12 @@ language: $(INSTALLED)
 
 options: $(INSTALLED)
 	$(BIN)/python tools/options.py
+
+details: $(INSTALLED)
+	$(BIN)/python tools/details.py
+
+table1: $(CONTROL_INSTALLED)
+	$(BIN)/python tools/table1.py
 
 language-model: $(INSTALLED)
 	$(BIN)/python tools/language_model.py

@@ -182,7 +182,7 @@ class StackedPPO:
             for minibatch in minibatches(batch, c.minibatch_size, self.generator):
                 self.optimizer.zero_grad()
                 self.loss(minibatch).backward()
-                self._stop_the_lost()
+                self.stop_the_lost()
                 self.optimizer.step()
         with torch.no_grad():
             kl = self.policy.dist.kl(batch.dist_params, self.policy(batch.obs)).mean(0)
@@ -222,7 +222,7 @@ class StackedPPO:
     def _runs(self, wanted: Callable[[PPOConfig], bool]) -> list[int]:
         return [r for r, config in enumerate(self.configs) if wanted(config)]
 
-    def _stop_the_lost(self) -> None:
+    def stop_the_lost(self) -> None:
         """Take a run whose gradient is not finite out of the training, as `PPO` would refuse it."""
         gradients = [p.grad for p in self.parameters]
         if torch.stack([gradient.sum() for gradient in gradients]).sum().isfinite():

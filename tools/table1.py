@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import torch
 from stack import StackedPPO
@@ -160,7 +160,7 @@ def with_lock(data: Path, rows: list[dict[str, Any]]) -> None:
         names = list(OBJECTIVES)
         order = sorted(runs, key=lambda k: (ENV_IDS.index(k[0]), k[1], names.index(k[2])))
         stored["runs"] = [runs[k] for k in order]
-        store(data, "make table1", {"mujoco": mujoco.__version__} | stored)
+        store(data, "make table1", {"mujoco": version("mujoco")} | stored)
 
 
 def load(data: Path) -> dict[str, Any]:

@@ -52,11 +52,11 @@ def test_each_example_has_the_value_of_the_page(form: Form) -> None:
     (tree,) = trees(form)
     if form.value == "holds":
         (relation,) = tree.relations
-        assert _compare("eq-x", world, (), None, None, relation).why is None
+        assert _compare("eq-x", world, None, None, None, relation).why is None
         wrong = formulas.Sum((1, 1), (relation.right, formulas.Number("1")))
         wrong = Relation(relation.left, relation.sign, wrong)
         strict = relation.sign in "=~"
-        assert not strict or _compare("eq-x", world, (), None, None, wrong).why is not None
+        assert not strict or _compare("eq-x", world, None, None, None, wrong).why is not None
         return
     value = world.value(tree, {})
     assert ", ".join(axis for axis in value.axes) == form.axes

@@ -1,0 +1,54 @@
+"""Climb the ladder of `ppo_lib.book.climbs`, and store every rung's runs for the chapters.
+
+Usage: ``python tools/climbs.py CLIMB [--seeds N] [--only RUNG …] [--processes N]``.  A command
+that was interrupted goes on where it stopped.
+
+Every rung is tried with the same four learning rates and the same seeds of 100 and up; the one
+with the highest mean return over the budget is shown with seeds from 0 on.
+"""
+
+from functools import partial
+
+import numpy as np
+from experiments import ROOT, Experiment, Job, Run, arguments
+
+from ppo_lib.book import climbs
+
+TRIALS = range(climbs.FIRST_TRIAL, climbs.FIRST_TRIAL + 3)
+SEEDS = {"cartpole": 50, "acrobot": 20, "pendulum": 10}
+CODE = ("ppo_lib", ":!ppo_lib/book", ":!ppo_lib/shell", ":!ppo_lib/language")
+CODE += tuple(f"ppo_lib/book/{room}.py" for room in ("climbs", "fleet", "worlds"))
+
+
+def train(climb: str, jobs: list[Job]) -> list[Run]:
+    """Runs of one rung, side by side."""
+    rungs, rates = zip(*(case.split() for case, _ in jobs), strict=True)
+    seeds, rates = (seed for _, seed in jobs), [float(rate) for rate in rates]
+    runs = climbs.run(rungs[0], seeds, climb=climb, learning_rate=rates)
+    columns = runs.finals.round(1).tolist(), runs.returns.round(1).tolist()
+    return [{"finals": f, "returns": r} for f, r in zip(*columns, strict=True)]
+
+
+def main() -> None:
+    """Try the rates, and make the runs that are shown."""
+    parser = arguments(__doc__, seeds=0, cases=climbs.RUNGS)
+    parser.add_argument("climb", choices=list(climbs.CLIMBS))
+    args = parser.parse_args()
+    data = args.data or ROOT / "book" / "_data" / f"ladder-{args.climb}.json"
+    where = climbs.CLIMBS[args.climb]
+    settings = where._asdict() | {"world": where.world.env_id, "steps": where.steps.tolist()}
+    command = f"make climbs CLIMB={args.climb}"
+    experiment = Experiment(command, data, CODE, settings, partial(train, args.climb))
+    tries = ([(f"{rung} {r:g}", s) for r in climbs.RATES for s in TRIALS] for rung in args.only)
+    experiment.go_on(tries, args.processes)
+    stored = climbs.load(data)
+    chosen = [f"{rung} {stored[rung].learning_rate:g}" for rung in args.only]
+    shown = [[(case, seed) for seed in range(args.seeds or SEEDS[args.climb])] for case in chosen]
+    experiment.go_on(shown, args.processes)
+    for rung, s in climbs.load(data).items():
+        area, final = np.mean(s.runs.areas), np.mean(s.runs.finals)
+        print(f"{rung:13} rate {s.learning_rate:<7g} area {area:7.1f}  final {final:7.1f}")
+
+
+if __name__ == "__main__":
+    main()

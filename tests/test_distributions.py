@@ -101,6 +101,15 @@ def test_gaussian_samples_have_its_mean_its_spread_and_no_correlation():
     assert z.prod(-1).mean().abs() < 5 / n**0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gaussian_samples_are_torchs_normal_numbers_moved_and_stretched(dtype):
+    params = random_params((5,), 4).to(dtype)
+    drawn = DiagonalGaussian.sample(params, generator(3))
+    normal = torch.randn(5, 2, generator=generator(3), dtype=dtype)
+    expected = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
+    torch.testing.assert_close((drawn - expected.mean) / expected.stddev, normal)
+
+
 @pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
 def test_the_generator_alone_decides_what_is_drawn(dist):
     params = random_params((50,), 6)

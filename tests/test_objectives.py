@@ -254,6 +254,16 @@ def test_kl_numbers_out_of_range_are_refused(name, value):
             kl_penalty_loss(x, x, x, x, kl_coef=value)
 
 
+@pytest.mark.parametrize("kl_coef", [math.inf, -math.inf])
+def test_an_infinite_penalty_is_refused(kl_coef):
+    x = tensor(0.0)
+    message = f"^kl_coef is {kl_coef}, expected a number of at least 0$"
+    with pytest.raises(ValueError, match=message):
+        kl_penalty_loss(x, x, x, x, kl_coef=kl_coef)
+    with pytest.raises(ValueError, match=message):
+        adapt_kl_coef(kl_coef, 1.0, kl_target=1.0)
+
+
 def test_a_kl_target_of_0_is_refused():
     with pytest.raises(ValueError, match="kl_target is 0, expected a number above 0"):
         adapt_kl_coef(1.0, 0.1, kl_target=0)

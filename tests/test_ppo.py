@@ -3,6 +3,8 @@
 import dataclasses
 import inspect
 import math
+import sys
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +14,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.wrappers import FlattenObservation
 
 from ppo_lib import PPO, History, PPOConfig, evaluate
+from ppo_lib.distributions import Categorical
+from ppo_lib.history import progress_bar
 from ppo_lib.networks import CategoricalPolicy, GaussianPolicy, make_networks
 from ppo_lib.ppo import Batch, minibatches
 
@@ -233,6 +237,46 @@ def test_the_entropy_bonus_and_the_value_weight_do_what_they_say():
     assert all(torch.equal(a, b) for a, b in zip(before, deaf.critic.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("loss", ["clip", "kl"])
+def test_the_loss_is_the_sum_of_its_three_parts_each_with_its_weight(loss):
+    config = dataclasses.replace(SMALL, loss=loss, vf_coef=0.3, ent_coef=0.2, kl_coef=1.5)
+    trainer = PPO(Constant, config)
+    # Two actions, a ratio of 1 throughout, and an old policy that drew them with 1/2 each.
+    trainer.policy = lambda obs: torch.tensor([math.log(0.8), math.log(0.2)]).expand(len(obs), 2)
+    trainer.policy.dist = Categorical
+    trainer.critic = lambda obs: torch.full((len(obs),), 2.0)
+    two = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    batch = Batch(
+        obs=torch.ones(2, 1),
+        actions=torch.tensor([0, 1]),
+        log_probs=torch.tensor([math.log(0.8), math.log(0.2)]),
+        dist_params=two,
+        values=torch.zeros(2),
+        advantages=torch.tensor([1.0, 4.0]),
+        returns=torch.tensor([1.0, 5.0]),
+    )
+    found, step = trainer.loss(batch)
+    policy = -2.5
+    if loss == "kl":
+        policy += 1.5 * (0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2))
+    critic = 0.5 * (1 + 9) / 2
+    entropy = -0.8 * math.log(0.8) - 0.2 * math.log(0.2)
+    assert found.item() == pytest.approx(policy + 0.3 * critic - 0.2 * entropy, rel=1e-5)
+    assert step.policy_loss.tolist() == pytest.approx([policy] * 2, rel=1e-5)
+    assert step.value_loss.tolist() == pytest.approx([critic] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_advantages_of_each_minibatch_are_standardised_if_asked_for(wanted):
+    trainer, seen = PPO(Constant, dataclasses.replace(SMALL, normalize_advantages=wanted)), []
+    trainer.gradient, real = lambda mb: (seen.append(mb.advantages), real(mb))[1], trainer.gradient
+    trainer.update(trainer.collect())
+    assert [len(advantages) for advantages in seen] == [8] * 8
+    for advantages in seen:
+        own = [advantages.mean().item(), advantages.std().item()]
+        assert (own == pytest.approx([0, 1], abs=1e-5)) == wanted
+
+
 def test_the_gradient_is_scaled_down_to_its_limit():
     # Adam's first moment after one step is a tenth of the gradient: as long as a tenth of the
     # limit, however long the gradient was.
@@ -323,6 +367,27 @@ def test_history_without_an_ended_episode_says_nan():
     assert np.isnan(history["episode_return"]).all()
     assert math.isnan(history.recent_return())
     assert history.episodes == []
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "terminal", "notebook"])
+def test_a_bar_knows_where_it_begins_and_ends(kind, monkeypatch):
+    made = []
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **more: made.append(more) or "a widget")
+    monkeypatch.setattr("ppo_lib.history.tqdm", lambda **more: made.append(more) or "a bar")
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: kind == "terminal"))
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if kind == "notebook":
+        monkeypatch.setitem(sys.modules, "ipykernel", None)
+    steps = {"total": 10, "initial": 4, "unit": "step"}
+    widget = kind == "notebook"
+    assert progress_bar(10, 4, wanted=True) == ("a widget" if widget else "a bar")
+    assert made.pop() == (steps if widget else {**steps, "disable": kind == "nowhere"})
+    assert progress_bar(10, 4, wanted=False) == "a bar"
+    assert made.pop() == {**steps, "disable": True}
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    progress_bar(10, 4, wanted=True)
+    assert made.pop() == {**steps, "disable": True}
 
 
 def test_history_is_drawn_in_six_panels_of_its_columns():

@@ -3,10 +3,14 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 
+from ppo_lib.distributions import Categorical
 from ppo_lib.envs import make_envs
+from ppo_lib.policies import Policy
 from ppo_lib.replay import Log
+from ppo_lib.rollout import Collector
 
 
 class Walk(gym.Env):
@@ -73,6 +77,18 @@ def test_an_environment_that_draws_otherwise_or_ends_too_soon_plays_otherwise(ch
     state = three.state_dict()
     other = type("Other", (Walk,), change)
     assert Log(make_envs(other, 2)).play(state) is None
+
+
+def test_a_collector_keeps_what_its_environments_were_given():
+    class Any(Policy):
+        dist = Categorical
+
+        def forward(self, obs):
+            return obs.new_zeros(len(obs), 9)
+
+    collector = Collector(make_envs(Walk, 2), seed=0)
+    rollout = collector.collect(Any(), 4, torch.Generator().manual_seed(0))
+    assert torch.equal(collector.log.state_dict()["actions"], rollout.actions)
 
 
 def test_steps_that_no_running_episode_needs_are_forgotten(three):

@@ -1,13 +1,10 @@
-"""The room for experiments, and the statistics of the book, against numbers worked by hand."""
+"""The room for experiments: what is missing is made, and nothing is mixed."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from experiments import Experiment, Job, Run
-
-from ppo_lib.book.evidence import improvement, interval, iqm
 
 
 def train(jobs: list[Job]) -> list[Run]:
@@ -42,24 +39,3 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="has size 1, here it is 2: remove it"):
         room(data, size=2).go_on([[("a", 1)]], processes=1)
     assert data.read_text() == before
-
-
-def test_statistics_by_hand() -> None:
-    runs = np.array([0.0, 1, 2, 3, 4, 5, 6, 700])
-    assert iqm(runs) == 3.5
-    low, high = interval(runs)
-    assert 0 < low < 3.5 < high < 400
-    assert interval(np.full(9, 2.0)) == (2, 2)
-    share, low, high = improvement(np.array([1.0, 2, 3]), np.array([2.0, 0]))
-    assert share == pytest.approx((1 + 1.5 + 2) / 6)
-    assert low < share < high
-    assert improvement(runs + 1000, runs) == (1, 1, 1)
-
-
-def test_the_interval_holds_as_often_as_it_says() -> None:
-    dice = np.random.default_rng(1)
-    held = 0
-    for _ in range(100):
-        _, low, high = improvement(dice.normal(size=20), dice.normal(size=20))
-        held += low <= 0.5 <= high
-    assert held >= 85

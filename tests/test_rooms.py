@@ -14,7 +14,7 @@ FLOORS = [
         "language.reviews",
     },
     {
-        *("config", "policies", "book.checks", "book.figures", "book.formulas"),
+        *("config", "policies", "book.checks", "book.figures", "book.formulas", "book.worlds"),
         *("language.tokens", "language.transformer"),
     },
     {
@@ -23,8 +23,11 @@ FLOORS = [
     },
     {"evaluate", "history", "checkpoint"},
     {"ppo", "best", "shell.film"},
-    {"parallel", "book.ladder", "book.bugs", "book.language", "book.printed", "shell.tensorboard"},
-    {"shell.keep"},
+    {
+        *("parallel", "book.fleet", "book.ladder", "book.bugs", "book.language", "book.printed"),
+        "shell.tensorboard",
+    },
+    {"book.climbs", "shell.keep"},
     {"shell.command"},
     {"__init__", "__main__"},
 ]

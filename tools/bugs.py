@@ -7,20 +7,18 @@ settings of the right runs beside it; no setting was chosen on these seeds.
 
 import argparse
 import json
-import platform
-import re
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import torch
+from experiments import ROOT, processor
 from stored import store
 
 from ppo_lib.book import bugs
 
-DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "bugs.json"
+DATA = ROOT / "book" / "_data" / "bugs.json"
 SEEDS = tuple(range(0, 20_000, 1000))  # far apart, so that no two runs share an environment's seed
 
 
@@ -28,13 +26,6 @@ def run(task: str, name: str, changes: dict[str, object], seed: int) -> list[flo
     """One learning curve, in a process of its own."""
     with bugs.planted(name):
         return [round(score, 3) for score in bugs.curve(task, seed=seed, **changes)]
-
-
-def processor() -> str:
-    """The processor's name, as well as it is known here."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor()
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from typing import Any
 from unittest.mock import patch
 
 import gymnasium as gym
-import numpy as np
 import options
 import torch
 from stored import store
@@ -40,7 +39,7 @@ BASE: dict[str, PPOConfig] = {
     PENDULUM: replace(settings(PENDULUM), total_steps=30_720),
 }
 SEEDS = {CARTPOLE: 50, PENDULUM: 10}
-EPISODES = 50
+EPISODES = options.EPISODES
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -205,23 +204,12 @@ def train(job: tuple[str, int]) -> float:
     return round(earns(trainer.policy, change.env_id, options.EVALUATION_SEED + seed), 1)
 
 
-@torch.no_grad()
 def earns(policy: Policy, env_id: str, seed: int) -> float:
     """The mean return of as many episodes as ``tools/options.py`` plays, in the same worlds."""
     if gym.spec(env_id).vector_entry_point is None:
         given = {"num_episodes": EPISODES, "seed": seed, "deterministic": False}
         return float(evaluate(policy, env_id, **given).mean())
-    dice = torch.Generator().manual_seed(seed)
-    envs = gym.make_vec(env_id, num_envs=EPISODES, vectorization_mode="vector_entry_point")
-    obs, _ = envs.reset(seed=seed)
-    returns, playing = np.zeros(EPISODES), np.ones(EPISODES, dtype=bool)
-    while playing.any():
-        params = policy(torch.as_tensor(obs, dtype=torch.float32))
-        obs, rewards, terminated, truncated, _ = envs.step(policy.dist.sample(params, dice).numpy())
-        returns += rewards * playing
-        playing &= ~(terminated | truncated)
-    envs.close()
-    return float(returns.mean())
+    return options.earns(policy, seed, env_id)
 
 
 def missing(returns: dict[str, list[float]], named: list[str]) -> list[tuple[str, int]]:

@@ -8,8 +8,6 @@ not mixed with it.
 
 import argparse
 import json
-import platform
-import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -19,12 +17,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from experiments import ROOT, made_at
 from stored import store
 
 from ppo_lib import PPO, settings
 from ppo_lib.policies import Policy
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "book" / "_data" / "options.json"
 ENV_ID = "CartPole-v1"
 TOTAL_STEPS = 12_288  # chosen with seeds of 100 and up: the base is neither lost nor perfect
@@ -68,10 +66,10 @@ def train(job: tuple[str, int]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def earns(policy: Policy, seed: int) -> float:
+def earns(policy: Policy, seed: int, env_id: str = ENV_ID) -> float:
     """The mean return of the policy as it is, its actions drawn, an episode in each environment."""
     dice = torch.Generator().manual_seed(seed)
-    envs = gym.make_vec(ENV_ID, num_envs=EPISODES, vectorization_mode="vector_entry_point")
+    envs = gym.make_vec(env_id, num_envs=EPISODES, vectorization_mode="vector_entry_point")
     obs, _ = envs.reset(seed=seed)
     returns, playing = np.zeros(EPISODES), np.ones(EPISODES, dtype=bool)
     while playing.any():
@@ -86,26 +84,12 @@ def earns(policy: Policy, seed: int) -> float:
 
 def made_by() -> dict[str, Any]:
     """What the runs depend on, and where they were made."""
-    code = ["ppo_lib", "tools/options.py"]
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], cwd=ROOT, check=False)
-    log = ["git", "log", "-1", "--format=%h", "--", *code]
-    commit = subprocess.run(log, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return {
         "env_id": ENV_ID,
         "episodes": EPISODES,
-        "commit": commit.strip() + (", changed" if changed.returncode else ""),
-        "processor": processor(),
-        "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        **made_at(("ppo_lib", "tools/options.py")),
         "base": json.loads(json.dumps(asdict(BASE))),
     }
-
-
-def processor() -> str:
-    """What the machine calls its processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def missing(options: dict[str, Any], named: Iterable[str], seeds: int) -> list[tuple[str, int]]:

@@ -25,7 +25,6 @@ direction.  The critic always passes 4 times over its batch, in minibatches of 1
 back in no rung.  Before ``reuse`` the actor makes one step a batch.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from torch import Tensor
 
 from ppo_lib.book import worlds
 from ppo_lib.book.fleet import Fleet, Rollout, earned
+from ppo_lib.book.ladder import area, read_runs
 from ppo_lib.config import PPOConfig
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -90,7 +90,6 @@ for _name, (_below, _changes) in STEPS.items():
 
 #: Adam's learning rate at the first update: the four that every rung was tried with.
 RATES = (5e-4, 2e-3, 8e-3, 3.2e-2)
-SOLVED = 475.0  #: the mean return from which gymnasium calls CartPole-v1 solved
 HIDDEN_SIZES = (32, 32)  #: half of `PPO`'s: fifty agents are to learn in seconds
 EPISODES = 5  #: of an evaluation on the way
 EVALUATION_SEED = 1_000_000
@@ -127,7 +126,6 @@ class Runs(NamedTuple):
     steps: np.ndarray  #: ``[P]`` int64, environment steps
     returns: np.ndarray  #: ``[seeds, P]`` float64, mean undiscounted return of 5 greedy episodes
     finals: np.ndarray  #: ``[seeds]`` float64, that of 20 other episodes, by the last policy
-    distances: np.ndarray = np.zeros(0)  #: ``[seeds]``, the mean KL of an update, where it reuses
 
     @property
     def areas(self) -> np.ndarray:
@@ -196,8 +194,7 @@ def run(
     every = {name: torch.cat([each[name] for each in kept]) for name in kept[0]}
     returns = earned(fleet, every, EPISODES, dice).view(len(steps), len(seeds)).T
     finals = earned(fleet, kept[-1], where.final_episodes, dice)
-    far = [torch.stack(learner.distances).mean(dim=0).numpy()] if learner.distances else []
-    return Runs(rung, seeds, steps, returns.numpy(), finals.numpy(), *far)
+    return Runs(rung, seeds, steps, returns.numpy(), finals.numpy())
 
 
 class Learner:
@@ -218,7 +215,6 @@ class Learner:
         self.env_steps = np.zeros(fleet.size, dtype=np.int64)
         self.kl_coef = torch.full((fleet.size,), fleet.config.kl_coef)
         self.budget = fleet.config.num_updates * fleet.config.batch_size
-        self.distances: list[Tensor] = []  #: ``[S]`` of each batch that was reused, the mean KL
 
     def collect(self) -> tuple[Rollout, Tensor, Tensor, Tensor]:
         """A batch of each agent that is not at the end of its budget, and what was learned of it.
@@ -313,9 +309,10 @@ class Learner:
                 loss = loss + value_loss(fleet.value(mb.obs), mb.returns)
                 # A mean over all agents, as often as there are agents: each one's own gradient.
                 fleet.descend(loss.expand(fleet.size), self.rates, self.acts, limit)
+        if self.rung.restraint != "kl":
+            return
         with torch.no_grad():
             far = fleet.dist.kl(batch.dist_params, fleet.policy(batch.obs)).mean(dim=1)
-        self.distances.append(far)
         self.kl_coef = torch.tensor(
             [
                 adapt_kl_coef(coef, kl, kl_target=c.adaptive_kl_target)
@@ -339,19 +336,6 @@ def _weigh(weight: str, to_go: Tensor, gamma: float) -> Tensor:
     return to_go
 
 
-def area(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """The mean return over the budget, where an evaluation counts until the next one.
-
-    Args:
-        steps: ``[P]``, rising from 0.
-        returns: ``[…, P]``.
-
-    Returns:
-        ``[…]``, the area under each curve over its width.
-    """
-    return (returns[..., :-1] * np.diff(steps)).sum(-1) / steps[-1]
-
-
 def load(path: str | Path) -> dict[str, Stored]:
     """The stored runs of every rung, by its name.
 
@@ -361,10 +345,7 @@ def load(path: str | Path) -> dict[str, Stored]:
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {path}, where no file is; `make climbs` writes it")
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = read_runs(path, "make climbs")
     steps = np.array(data["steps"])
     tried: dict[str, dict[float, Runs]] = {}
     shown: dict[str, dict[float, Runs]] = {}

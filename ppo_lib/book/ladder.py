@@ -271,6 +271,18 @@ def on_grid(run: Run, total_steps: int = TOTAL_STEPS) -> tuple[np.ndarray, np.nd
     return steps, run.returns[np.searchsorted(run.steps, steps, side="right") - 1]
 
 
+def read_runs(path: str | Path, command: str) -> dict[str, Any]:
+    """What a command has stored.
+
+    Raises:
+        FileNotFoundError: if there is no such file; it names the command that writes it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path is {path}, where no file is; `{command}` writes it")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def load(path: str | Path) -> dict[str, Stored]:
     """The stored runs of every rung, by its name.
 
@@ -280,10 +292,7 @@ def load(path: str | Path) -> dict[str, Stored]:
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path is {path}, where no file is; `make ladder` writes it")
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = read_runs(path, "make ladder")
     stored = {}
     for rung, entry in data["rungs"].items():
         runs = [

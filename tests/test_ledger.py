@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import defaultdict
 
 import ledger
 import nbformat
@@ -19,17 +20,21 @@ def test_ledger_holds_the_71_statements_in_order() -> None:
     assert len({s.label for s in STATEMENTS}) == 71
 
 
+@pytest.fixture(scope="module")
+def definitions():
+    """The chapters that define each label, once for each time that they do."""
+    places = defaultdict(list)
+    for number, path in CHAPTERS.items():
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                for label in re.findall(r"\$\$ \((eq-[\w-]+)\)$", cell.source, re.MULTILINE):
+                    places[label].append(number)
+    return places
+
+
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.id)
-def test_statement_stands_in_its_chapter_alone(statement: ledger.Statement) -> None:
-    definition = re.compile(rf"\$\$ \({statement.label}\)$", re.MULTILINE)
-    places = [
-        number
-        for number, path in CHAPTERS.items()
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.cell_type == "markdown"
-        for _ in definition.findall(cell.source)
-    ]
-    assert places == [statement.chapter]
+def test_statement_stands_in_its_chapter_alone(statement: ledger.Statement, definitions) -> None:
+    assert definitions[statement.label] == [statement.chapter]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.id)

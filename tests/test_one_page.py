@@ -82,10 +82,10 @@ def test_trainer_needs_torch_gymnasium_and_numpy_alone() -> None:
     assert roots == {"torch", "gymnasium", "numpy"}
 
 
-@pytest.mark.parametrize("steps", [20_480])
-def test_trainer_learns(tmp_path: Path, steps: int) -> None:
+def test_trainer_learns(tmp_path: Path) -> None:
+    # 20 untrained; after 6,144 steps 319, with torch's plain kernels too.
     run = subprocess.run(
-        [sys.executable, "-I", TRAINER, str(steps)],
+        [sys.executable, "-I", TRAINER, "6144"],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

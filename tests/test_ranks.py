@@ -394,7 +394,7 @@ def test_ctrl_c_in_one_process_stops_both_after_the_same_update(two):
 
 
 def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
-    words = ["CartPole-v1", "--total-steps", "4096", "--checkpoint", "a.pt"]
+    words = ["CartPole-v1", "--total-steps", "2048", "--checkpoint", "a.pt"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*torchrun, "--nproc-per-node", "2", "-m", "ppo_lib", *words],
@@ -407,13 +407,13 @@ def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: a.pt\n") == 1
-    assert done.stdout.count("4,096 steps, ") == 1
+    assert done.stdout.count("2,048 steps, ") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
     trainer = PPO.load(tmp_path / "a.pt")
     # The first observations of 16 environments, and those of each step.
-    assert trainer.env_steps == 4096
+    assert trainer.env_steps == 2048
     mask_steps = trainer.policy.net[0].count.item() - 16
-    assert 0.9 * 4096 < mask_steps <= 4096
+    assert 0.9 * 2048 < mask_steps <= 2048
 
 
 if __name__ == "__main__":

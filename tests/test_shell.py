@@ -369,7 +369,7 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
 @pytest.mark.parametrize("vectorization", ["array", "async"])
 def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(vectorization, tmp_path):
     words = ["CartPole-v1", "--total-steps", "100000000", "--checkpoint", "a.pt"]
-    words += ["--vectorization", vectorization]
+    words += ["--vectorization", vectorization, "--num-envs", "4"]
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "ppo_lib", *words, "--tensorboard", "events"],
         stdout=subprocess.PIPE,
@@ -396,7 +396,7 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(vectorization, tm
     assert all(re.match(r"[\d,]+ of 99,999,744 steps, ", line) for line in err.splitlines())
     trainer = PPO.load("a.pt")
     assert 0 < trainer.env_steps < 100_000_000
-    assert trainer.env_steps == settings("CartPole-v1").batch_size * len(trainer.history)
+    assert trainer.env_steps == trainer.config.batch_size * len(trainer.history)
     assert out.startswith(f"{trainer.env_steps:,} steps, ")
     assert out.endswith("\nstopped by SIGINT: --resume a.pt goes on\ncheckpoint: a.pt\n")
     assert not list(tmp_path.glob("*.part"))

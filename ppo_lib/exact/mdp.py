@@ -151,20 +151,16 @@ def list_trajectories(mdp: MDP) -> Trajectories:
         All trajectories of non-zero environment probability, each ending in a terminal state.
     """
     found: list[tuple[list[int], list[int], list[float], float]] = []
+    steps: list[list[tuple[int, int, float, float]]] = [[] for _ in mdp.states]
+    for s, a, s_next in mdp.transition.nonzero().tolist():
+        reward, prob = mdp.reward[s, a, s_next].item(), mdp.transition[s, a, s_next].item()
+        steps[s].append((a, s_next, reward, prob))
 
     def extend(states: list[int], actions: list[int], rewards: list[float], prob: float) -> None:
-        s = states[-1]
-        if mdp.terminal[s]:
+        if not steps[states[-1]]:
             found.append((states, actions, rewards, prob))
-            return
-        for a in range(len(mdp.actions)):
-            for s_next in mdp.transition[s, a].nonzero().flatten().tolist():
-                extend(
-                    [*states, s_next],
-                    [*actions, a],
-                    [*rewards, float(mdp.reward[s, a, s_next])],
-                    prob * float(mdp.transition[s, a, s_next]),
-                )
+        for a, s_next, reward, p in steps[states[-1]]:
+            extend([*states, s_next], [*actions, a], [*rewards, reward], prob * p)
 
     for s in mdp.start.nonzero().flatten().tolist():
         extend([s], [], [], float(mdp.start[s]))

@@ -10,7 +10,6 @@ from pathlib import Path
 import front_page
 import ledger
 import nbformat
-import pytest
 
 import ppo_lib
 from ppo_lib import PPOConfig, objectives, returns

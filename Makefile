@@ -14,7 +14,7 @@ PAGES_INSTALLED := $(VENV)/.installed-pages
 CONTROL_INSTALLED := $(VENV)/.installed-control
 HTML := _build/html
 
-.PHONY: help book test mutants lab execute ladder language language-model control options bugs bench ablation scale climbs lint pages test-browser peers matrix lock audit slides pdf films solved details table1 clean
+.PHONY: help book test mutants lab execute language language-model control options bugs bench ablation scale climbs collapse lint pages test-browser peers matrix lock audit slides pdf films solved details table1 clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,8 +26,8 @@ help:
 	@echo "make pdf       print the built book as one PDF (needs Chromium)"
 	@echo "make films     make the films again"
 	@echo "make execute   run the chapters and store their outputs (NB=book/01-….ipynb for one)"
-	@echo "make ladder    run the experiment of the chapters again, and store its curves (10 minutes)"
-	@echo "make climbs    climb from REINFORCE to PPO, one change a rung, and store what is earned (CLIMB=acrobot for another world)"
+	@echo "make climbs    climb the ladder of the chapters again, from REINFORCE to PPO, and store what is earned (CLIMB=acrobot for another world)"
+	@echo "make collapse  train with what may cause a collapse after success, each changed alone, and store the returns"
 	@echo "make language  train in the listed world of language again, and store the distances (2 minutes)"
 	@echo "make solved    train chapter 7's agent with twenty seeds again, and store what they earn (2 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
@@ -92,11 +92,11 @@ execute: $(INSTALLED)
 	$(BIN)/python tools/notation.py
 	$(BIN)/python tools/picture.py
 
-ladder: $(INSTALLED)
-	$(BIN)/python tools/ladder.py
-
 climbs: $(INSTALLED)
 	$(BIN)/python tools/climbs.py $(or $(CLIMB),cartpole)
+
+collapse: $(INSTALLED)
+	$(BIN)/python tools/collapse.py
 
 solved: $(INSTALLED)
 	$(BIN)/python tools/solved.py

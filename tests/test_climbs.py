@@ -11,6 +11,7 @@ from torch import Tensor
 from ppo_lib import PPOConfig
 from ppo_lib.book import climbs, worlds
 from ppo_lib.book.climbs import Learner, Rung
+from ppo_lib.book.evidence import chance
 from ppo_lib.book.fleet import Fleet
 
 DATA = Path(__file__).resolve().parents[1] / "book" / "_data"
@@ -162,12 +163,7 @@ def test_wrong_arguments_are_refused(rung: str, numbers: dict, message: str) -> 
 # -- what is stored --------------------------------------------------------------------------
 
 
-def test_area_is_the_mean_return_over_the_budget() -> None:
-    curves = np.array([[1.0, 3.0, 99.0], [2.0, 2.0, 0.0]])
-    assert climbs.area(np.array([0, 10, 40]), curves).tolist() == [2.5, 2.0]
-
-
-@pytest.mark.parametrize("climb", ["cartpole", "acrobot"])
+@pytest.mark.parametrize("climb", climbs.CLIMBS)
 def test_stored_runs_are_complete_and_the_rates_were_chosen_on_others(climb: str) -> None:
     stored = climbs.load(DATA / f"ladder-{climb}.json")
     where = climbs.CLIMBS[climb]
@@ -182,6 +178,20 @@ def test_stored_runs_are_complete_and_the_rates_were_chosen_on_others(climb: str
         assert tuple(s.tried) == climbs.RATES
         assert {len(areas) for areas in s.tried.values()} == {3}
         assert s.learning_rate == climbs.best(s.tried)
+
+
+def test_a_step_compares_a_rung_with_the_one_that_it_changes() -> None:
+    stored = climbs.load(DATA / "ladder-cartpole.json")
+    clip, reuse, kl = (stored[rung].runs.finals for rung in ("clip", "reuse", "kl"))
+    assert climbs.step(stored, "clip").share == np.mean(
+        [(a > b) + 0.5 * (a == b) for a in clip for b in reuse]
+    )
+    assert climbs.step(stored, "kl") == chance(kl, reuse, comparisons=12)
+    text = climbs.table(stored, ("return", "clip"))
+    assert [line.count("|") for line in text.splitlines()] == [5] * 4
+    assert f"| `reuse` | {climbs.step(stored, 'clip')} |" in text
+    with pytest.raises(ValueError, match="rung is 'return', expected one of causal, "):
+        climbs.step(stored, "return")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

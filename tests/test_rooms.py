@@ -11,7 +11,7 @@ FLOORS = [
     {"validate", "replay"},
     {
         *("audit", "returns", "objectives", "distributions", "normalizers", "envs", "exact.mdp"),
-        "language.reviews",
+        *("book.evidence", "language.reviews"),
     },
     {
         *("config", "policies", "book.checks", "book.figures", "book.formulas", "book.worlds"),
@@ -24,7 +24,7 @@ FLOORS = [
     {"evaluate", "history", "checkpoint"},
     {"ppo", "best", "shell.film"},
     {
-        *("parallel", "book.fleet", "book.ladder", "book.bugs", "book.language", "book.printed"),
+        *("parallel", "book.fleet", "book.bugs", "book.language", "book.printed"),
         "shell.tensorboard",
     },
     {"book.climbs", "shell.keep"},

@@ -24,13 +24,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ppo_lib import PPO, settings
-from ppo_lib.book import ladder
+from ppo_lib import PPO, PPOConfig, settings
+from ppo_lib.book import climbs
 from ppo_lib.book.figures import QUANTITY, draw_ridge, set_style
+from ppo_lib.book.fleet import Fleet
 from ppo_lib.exact import mdp
 from ppo_lib.policies import Policy
 
-FILMS = Path(__file__).resolve().parents[1] / "book" / "_static" / "films"
+BOOK = Path(__file__).resolve().parents[1] / "book"
+FILMS = BOOK / "_static" / "films"
 LARGEST = 400_000  #: bytes of a film
 SEED = 0  #: of every training run
 SEEN = 10_000  #: the seed of the first episode that is filmed, far from training's
@@ -88,7 +90,7 @@ def balance(policy: Policy, title: str, num_frames: int) -> Iterator[Picture]:
 
     After a fall the last picture is held for a second, and the next episode begins.
     """
-    env = gym.make(ladder.ENV_ID, render_mode="rgb_array")
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
     made = 0
     for seed in itertools.count(SEEN):
         obs, _ = env.reset(seed=seed)
@@ -119,22 +121,28 @@ def panel(pixels: np.ndarray, title: str, said: str) -> Picture:
     return whole
 
 
-def trained(rung: str) -> Policy:
-    """What a rung of the ladder has learned at the end of its budget."""
-    learner = ladder.make_learner(rung, seed=SEED)
-    for _ in ladder.updates(learner, rung):
-        pass
-    learner.envs.close()
-    return learner.policy
-
-
 def cartpole() -> None:
-    """The same network before and after the last rung of the ladder."""
-    steps = f"after {ladder.TOTAL_STEPS:,} steps"
-    learner = ladder.make_learner("clip", seed=SEED)
-    panels = [balance(learner.policy, "before training", 250), balance(trained("clip"), steps, 250)]
-    save("cartpole", [beside(pair) for pair in zip(*panels, strict=True)], fps=25, still=100)
-    learner.envs.close()
+    """The same network before and after training."""
+    with PPO("CartPole-v1", PPOConfig(total_steps=60_000, learning_rate=8e-3, seed=SEED)) as ppo:
+        before = list(balance(ppo.policy, "before training", 250))
+        ppo.learn()
+        after = balance(ppo.policy, "after 60,000 steps", 250)
+        save("cartpole", [beside(p) for p in zip(before, after, strict=True)], fps=25, still=100)
+
+
+def trained(rung: str) -> Policy:
+    """What one run of a rung of the ladder has learned at the end of its budget."""
+    torch.set_num_threads(1)
+    where = climbs.CLIMBS["cartpole"]
+    stored = climbs.load(BOOK / "_data" / "ladder-cartpole.json")
+    numbers = {"total_steps": where.total_steps, "gamma": where.gamma, "seed": SEED}
+    fleet = Fleet(where.world, PPOConfig(hidden_sizes=climbs.HIDDEN_SIZES, **numbers), (SEED,))
+    learner = climbs.Learner(fleet, climbs.RUNGS[rung], stored[rung].learning_rate)
+    while learner.env_steps[0] < learner.budget:
+        learner.update(learner.collect())
+    policy, _ = fleet.modules
+    policy.load_state_dict({name: param[0] for name, param in fleet.actor.items()})
+    return policy
 
 
 def rungs() -> None:

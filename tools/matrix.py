@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "_build" / "matrix"
 QUICK_NOTEBOOKS = ("01-*", "05-*", "07-*")
-SLOW = ("kills", "ladder", "language_model", "package", "probes", "ranks", "shell")
+SLOW = ("climbs", "kills", "language_model", "package", "probes", "ranks", "shell")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ direction.  The critic always passes 4 times over its batch, in minibatches of 1
 back in no rung.  Before ``reuse`` the actor makes one step a batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,8 +35,8 @@ import torch
 from torch import Tensor
 
 from ppo_lib.book import worlds
+from ppo_lib.book.evidence import Chance, area, chance, interval, middle, read_runs
 from ppo_lib.book.fleet import Fleet, Rollout, earned
-from ppo_lib.book.ladder import area, read_runs
 from ppo_lib.config import PPOConfig
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -363,6 +363,36 @@ def load(path: str | Path) -> dict[str, Stored]:
         runs = shown.get(rung, tried[rung])[rate]
         stored[rung] = Stored(runs, rate, areas)
     return stored
+
+
+def step(stored: Mapping[str, Stored], rung: str) -> Chance:
+    """The chance that a run of a rung earns more than one of the rung that it changes.
+
+    What counts is `Runs.finals`, and the interval is widened for as many comparisons as there are
+    `STEPS`.
+
+    Args:
+        stored: what `load` gives.
+        rung: one of `STEPS`.
+
+    Raises:
+        ValueError: if the rung changes no other.
+    """
+    require(rung in STEPS, f"rung is {rung!r}, expected one of {', '.join(STEPS)}")
+    pair = (stored[name].runs.finals for name in (rung, STEPS[rung][0]))
+    return chance(*pair, comparisons=len(STEPS))
+
+
+def table(stored: Mapping[str, Stored], rungs: Iterable[str]) -> str:
+    """A row for each rung, in Markdown: what it earned, and the chance that it earned more."""
+    rows = ["| rung | earned | compared with | chance of earning more |", "|---|---|---|---|"]
+    for rung in rungs:
+        finals = stored[rung].runs.finals
+        low, high = interval(finals)
+        row = f"| `{rung}` | {middle(finals):.0f} ({low:.0f} to {high:.0f}) |"
+        known = rung in STEPS
+        rows.append(row + (f" `{STEPS[rung][0]}` | {step(stored, rung)} |" if known else " | |"))
+    return "\n".join(rows)
 
 
 def best(tried: dict[float, np.ndarray]) -> float:

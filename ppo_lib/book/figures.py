@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppo_lib.book.evidence import interval, middle
 from ppo_lib.exact.mdp import MDP, Trajectories, list_trajectories
 
 try:
@@ -37,24 +38,38 @@ QUANTITY = {
     "surrogate": COLORS[3],
     "kl": COLORS[6],
 }
-#: One colour for one rung of the ladder, wherever its runs are drawn.
-RUNG = dict(
-    zip(
-        ("return", "reward_to_go", "baseline", "one_step", "gae", "reuse", "kl", "clip"),
-        (GREY, *COLORS[4:6], COLORS[3], COLORS[2], COLORS[1], COLORS[6], COLORS[0]),
-        strict=True,
-    )
-)
+#: One colour for one rung of the ladder, wherever its runs are drawn; rungs that share one are in
+#: different chapters.
+RUNG = {
+    "return": GREY,
+    "causal": COLORS[3],
+    "reward_to_go": COLORS[4],
+    "baseline": COLORS[5],
+    "pieces": COLORS[1],
+    "one_step": COLORS[3],
+    "gae": COLORS[2],
+    "targets": COLORS[4],
+    "standardise": COLORS[5],
+    "reuse": COLORS[1],
+    "kl": COLORS[6],
+    "clip": COLORS[0],
+    "ppo": COLORS[2],
+}
 #: One name for one rung, in every legend.
 RUNG_NAME = {
     "return": "whole return",
+    "causal": "past dropped",
     "reward_to_go": "reward-to-go",
     "baseline": "baseline",
+    "pieces": "pieces",
     "one_step": "one TD error",
     "gae": "GAE",
+    "targets": "targets with λ",
+    "standardise": "standardised",
     "reuse": "reuse",
     "kl": "KL penalty",
     "clip": "clip",
+    "ppo": "PPO",
 }
 #: Sizes in inches: as wide as letters of 10 points allow that are still read on a phone.
 WIDE = (5.2, 2.9)
@@ -253,6 +268,28 @@ def plot_runs(
     (line,) = axes.plot(steps, np.median(runs, axis=0), label=label, **kwargs)
     low, high = runs.min(axis=0), runs.max(axis=0)
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+
+
+def plot_middle(
+    axes: Axes,
+    steps: Sequence[float] | np.ndarray,
+    runs: np.ndarray,
+    label: str,
+    **kwargs: Any,
+) -> None:
+    """Draw many runs as their interquartile mean and the band of its 95% bootstrap interval.
+
+    Args:
+        axes: where to draw.
+        steps: ``[P]``, the horizontal axis.
+        runs: ``[seeds, P]``.
+        label: for the legend; a rung of the ladder has its name and its colour there.
+        kwargs: passed to the line.
+    """
+    style = {"color": RUNG[label]} if label in RUNG else {}
+    label = RUNG_NAME.get(label, label)
+    (line,) = axes.plot(steps, middle(runs), label=label, **style | kwargs)
+    axes.fill_between(steps, *interval(runs), color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def show_source(*functions: Callable[..., object] | type) -> Markdown:

@@ -1,0 +1,69 @@
+"""The statistics of runs: numbers by hand, and every way of drawing a few runs again."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from ppo_lib.book import evidence
+from ppo_lib.book.evidence import Chance, chance, interval, middle
+
+
+def test_middle_by_hand() -> None:
+    assert middle(np.array([100.0, 0, 1, 2, 3, 4, 5, 6])) == (2 + 3 + 4 + 5) / 4
+    assert middle(np.array([7.0, 1, 4, 2, 9])) == (2 + 4 + 7) / 3
+    assert middle(np.array([5.0])) == 5
+    columns = np.array([[0.0, 9], [1, 8], [5, 7], [100, 6]])
+    assert middle(columns).tolist() == [3.0, 7.5]
+
+
+def test_interval_is_that_of_all_ways_to_draw_four_runs_again() -> None:
+    runs = np.array([1.0, 2.0, 4.0, 8.0])
+    every = np.array(list(product(runs, repeat=4)))
+    middles = np.sort(every, axis=1)[:, 1:3].mean(axis=1)
+    assert interval(runs) == pytest.approx(np.quantile(middles, [0.025, 0.975]), abs=0.5)
+    curves = np.stack([runs, -runs], axis=1)
+    assert interval(curves)[:, 0].tolist() == interval(runs).tolist()
+    assert interval(curves)[:, 1].tolist() == (-interval(runs)[::-1]).tolist()
+
+
+def test_chance_counts_pairs_and_ties_as_halves() -> None:
+    assert chance(np.array([3.0, 5.0, 5.0]), np.array([4.0, 5.0])).share == 0.5
+    assert chance(np.array([3.0, 6.0]), np.array([4.0, 5.0, 7.0])).share == 2 / 6
+    assert chance(np.arange(9.0) + 9, np.arange(9.0)) == pytest.approx((1, 1, 1))
+
+
+def test_interval_of_a_chance_is_that_of_all_ways_to_draw_the_runs_again() -> None:
+    first, second = np.array([1.0, 3.0, 6.0]), np.array([2.0, 3.0, 4.0])
+    again = [
+        np.mean([(a > b) + 0.5 * (a == b) for a, b in product(x, y)])
+        for x in product(first, repeat=3)
+        for y in product(second, repeat=3)
+    ]
+    found = chance(first, second)
+    assert (found.low, found.high) == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=0.06)
+    wider = chance(first, second, comparisons=12)
+    assert wider.share == found.share
+    assert wider.low <= found.low <= found.high <= wider.high
+
+
+def test_a_word_is_said_only_where_one_half_is_left_out() -> None:
+    assert Chance(0.7, 0.51, 0.8).word == "more"
+    assert Chance(0.3, 0.2, 0.49).word == "less"
+    assert Chance(0.7, 0.5, 0.8).word == Chance(0.4, 0.2, 0.6).word == "undecided"
+    assert str(Chance(0.7, 0.514, 0.8)) == "0.70 (0.51 to 0.80), more"
+
+
+def test_wrong_arguments_are_refused() -> None:
+    runs = np.zeros(3)
+    with pytest.raises(ValueError, match=r"second has the shape \(0,\), expected one of"):
+        chance(runs, np.zeros(0))
+    with pytest.raises(ValueError, match=r"first has the shape \(3, 1\), expected one of"):
+        chance(runs[:, None], runs)
+    with pytest.raises(ValueError, match="comparisons is 0, expected at least 1"):
+        chance(runs, runs, comparisons=0)
+
+
+def test_area_is_the_mean_return_over_the_budget() -> None:
+    curves = np.array([[1.0, 3.0, 99.0], [2.0, 2.0, 0.0]])
+    assert evidence.area(np.array([0, 10, 40]), curves).tolist() == [2.5, 2.0]

@@ -94,7 +94,42 @@ document.addEventListener("DOMContentLoaded", () => {
     box.classList.toggle("more-right", rest > 1);
   };
   document.addEventListener("scroll", (event) => event.target.matches?.(".scrolls") && ends(event.target), true);
+  // On a phone a table that is too wide gets smaller letters, and where these do not help each row
+  // becomes a list, with the names of the columns before its entries.
+  const names = (table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    table.setAttribute("role", "table");
+    for (const part of [table.tHead, ...table.tBodies]) part.setAttribute("role", "rowgroup");
+    for (const head of heads) head.setAttribute("role", head.matches("th") ? "columnheader" : "cell");
+    for (const row of table.rows) row.setAttribute("role", "row");
+    for (const row of [...table.tBodies].flatMap((body) => [...body.rows])) {
+      [...row.cells].forEach((cell, i) => {
+        const name = document.createElement("span");
+        cell.setAttribute("role", "cell");
+        if (!i || cell.querySelector(".head") || !heads[i]?.textContent.trim()) return;
+        name.className = "head";
+        name.setAttribute("aria-hidden", "true");
+        name.append(...(heads[i].querySelector("p") ?? heads[i]).cloneNode(true).childNodes);
+        cell.prepend(name);
+      });
+    }
+  };
+  let widths = new WeakMap();
+  const fit = () => {
+    for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+      if (widths.get(box) === box.clientWidth) continue;
+      widths.set(box, box.clientWidth);
+      const table = box.querySelector("table");
+      table.classList.remove("tight", "stacked");
+      for (const kind of ["tight", "stacked"]) {
+        if (innerWidth > 600 || box.scrollWidth <= box.clientWidth + 1 || !table.tHead) break;
+        if (kind === "stacked") names(table);
+        table.classList.add(kind);
+      }
+    }
+  };
   const reach = () => {
+    fit();
     for (const box of document.querySelectorAll(BOXES)) {
       const scrolls = box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
@@ -110,7 +145,10 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   addEventListener("load", () => {
     soon();
-    window.MathJax?.startup?.promise?.then(soon);
+    window.MathJax?.startup?.promise?.then(() => {
+      widths = new WeakMap();
+      soon();
+    });
   });
   addEventListener("resize", soon);
   document.addEventListener("toggle", soon, true);

@@ -86,7 +86,7 @@ document.addEventListener("DOMContentLoaded", () => {
     box.append(film, button);
   }
 
-  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
+  const BOXES = "div.math mjx-container, table.stacked mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
   // A box knows on which sides there is more.
   const ends = (box) => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
@@ -106,6 +106,7 @@ document.addEventListener("DOMContentLoaded", () => {
       [...row.cells].forEach((cell, i) => {
         const name = document.createElement("span");
         cell.setAttribute("role", "cell");
+        cell.classList.toggle("empty", !cell.textContent.trim());
         if (!i || cell.querySelector(".head") || !heads[i]?.textContent.trim()) return;
         name.className = "head";
         name.setAttribute("aria-hidden", "true");

@@ -122,8 +122,10 @@ document.addEventListener("DOMContentLoaded", () => {
       widths.set(box, box.clientWidth);
       const table = box.querySelector("table");
       table.classList.remove("tight", "stacked");
+      // A row of more than a few lines reads better as a list.
+      const fits = () => box.scrollWidth <= box.clientWidth + 1 && ![...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150);
       for (const kind of ["tight", "stacked"]) {
-        if (innerWidth > 600 || box.scrollWidth <= box.clientWidth + 1 || !table.tHead) break;
+        if (innerWidth > 600 || fits() || !table.tHead) break;
         if (kind === "stacked") names(table);
         table.classList.add(kind);
       }

@@ -22,6 +22,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
     link.replaceWith(link.textContent);
     verdict.querySelector("summary").normalize();
+    for (const said of verdict.querySelector("summary").childNodes)
+      said.textContent = said.textContent.replace(/(\de)-(\d)/g, "$1\u2011$2");
     if (!number) continue;
     link.textContent = number;
     link.className = "verdict-number";

@@ -92,8 +92,9 @@ document.addEventListener("DOMContentLoaded", () => {
   // A box knows on which sides there is more.
   const ends = (box) => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
-    box.classList.toggle("more-left", box.scrollLeft > 1);
-    box.classList.toggle("more-right", rest > 1);
+    const scrolls = box.matches(".scrolls");
+    box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+    box.classList.toggle("more-right", scrolls && rest > 1);
   };
   document.addEventListener("scroll", (event) => event.target.matches?.(".scrolls") && ends(event.target), true);
   // On a phone a table that is too wide gets smaller letters, and where these do not help each row
@@ -136,7 +137,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const reach = () => {
     fit();
     for (const box of document.querySelectorAll(BOXES)) {
-      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      const cell = box.closest("table.stacked td");
+      const scrolls = cell ? box.firstElementChild.offsetWidth > cell.clientWidth - 8 : box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
       if (scrolls) box.tabIndex = 0;
       else if (!box.matches(".answers")) box.removeAttribute("tabindex");

@@ -74,13 +74,15 @@ class History:
             ("value_loss", "value loss"),
         ]
         figure = optional("matplotlib.figure", "book").Figure(
-            figsize=(9, 4.6), layout="constrained"
+            figsize=(5.2, 6), layout="constrained"
         )
-        for axes, (name, title) in zip(figure.subplots(2, 3).flat, columns, strict=True):
+        panels = figure.subplots(3, 2, sharex=True)
+        for axes, (name, title) in zip(panels.flat, columns, strict=True):
             axes.plot(self["env_steps"], self[name])
             axes.set_title(title)
-            axes.set_xlabel("environment steps")
             axes.locator_params(axis="x", nbins=4)
+        for axes in panels[-1]:
+            axes.set_xlabel("environment steps")
         return figure
 
 

@@ -16,6 +16,7 @@ import argparse
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -197,10 +198,10 @@ def picture_of(figure: plt.Figure) -> Picture:
 
 # -- robots ----------------------------------------------------------------------------------
 
-SCALE = 150  #: pixels a metre
-VIEW = (620, 300)
+SCALE = 110  #: pixels a metre
+VIEW = (340, 250)
 CAPSULE = 3  #: MuJoCo's number of the form that these robots are made of
-PLACES = {"HalfCheetah-v5": "HalfCheetah", "Hopper-v5": "Hopper"}
+ROBOTS = {"HalfCheetah-v5": "HalfCheetah", "Hopper-v5": "Hopper"}
 
 
 def draw_robot(env: gym.Env, title: str, said: str) -> Picture:
@@ -259,12 +260,12 @@ def robots() -> None:
     """HalfCheetah and Hopper, before and after training with the library's settings."""
     torch.set_num_threads(1)
     rows = []
-    for env_id, name in PLACES.items():
-        with PPO(env_id, settings(env_id)) as trainer:
+    for env_id, name in ROBOTS.items():
+        with PPO(env_id, replace(settings(env_id), seed=SEED)) as trainer:
             before = list(walk(trainer.policy, env_id, f"{name}, before", 100))
             trainer.learn()
-            steps = f"{name}, after {trainer.env_steps:,} steps"
-            after = list(walk(trainer.policy, env_id, steps, 100))
+            title = f"after {trainer.env_steps:,} steps"
+            after = list(walk(trainer.policy, env_id, title, 100))
         rows.append([beside(pair) for pair in zip(before, after, strict=True)])
     frames = []
     for upper, lower in zip(*rows, strict=True):

@@ -172,16 +172,19 @@ def render() -> str:
         f" {same} hold as they stand, {off} are off by a number, and {none} have none.",
     ]
     for number, path in chapters().items():
+        here = [s for s in rows if s.chapter == number]
+        if not here:
+            continue
         text += [
             "",
             f"## [{title(path)}]({path.name})",
             "",
-            "| equation | what it says | check | wrong | print | in the library | in the source |"
-            " the source run |",
+            "| equation | what it says | in the source | the source run | check | wrong | print |"
+            " in the library |",
             "|---|---|---|---|---|---|---|---|",
         ]
         ran = source_runs(path)
-        for s in (s for s in rows if s.chapter == number):
+        for s in here:
             own = [v for v in checked[number] if v.label == s.label]
             kinds = ", ".join(sorted({f"{v.kind} {v.held}" for v in own}, reverse=True))
             run = from_print[number].get(s.label)
@@ -193,14 +196,49 @@ def render() -> str:
             formula = f"${s.source}$" if s.source else "in words"
             name = s.function.rpartition(".")[2]
             text.append(
-                f"| {s.id} {{eq}}`{s.label}` | {says} | {kinds} | {rejected} | {told} | `{name}` |"
-                f" {formula} | {ran.get(s.label, '')} |"
+                f"| {s.id} {{eq}}`{s.label}` | {says} | {formula} | {ran.get(s.label, '')} |"
+                f" {kinds} | {rejected} | {told} | `{name}` |"
             )
         notes = BOOK / "_data" / "source" / f"{number:02}.md"
         if notes.is_file():
             text += ["", "**Where the source and the book differ**", ""]
             text += notes.read_text(encoding="utf-8").splitlines()
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *beyond(rows, checked, from_print)]) + "\n"
+
+
+def beyond(
+    rows: list[Statement],
+    checked: dict[int, list[Verdict]],
+    from_print: dict[int, dict[str, tuple[int, int]]],
+) -> list[str]:
+    """The part on equations that the source does not have, a row for each chapter.
+
+    Args:
+        rows: the statements of the source.
+        checked: the verdicts of each chapter.
+        from_print: what the printed equations of each chapter gave, by label.
+    """
+    of_source = {s.label for s in rows}
+    text = [
+        "",
+        "## Equations of the book's own",
+        "",
+        "The source does not have these; they are checked in the same two ways.",
+        "The wrong formulas are those that were named and the changes by one token.",
+        "",
+        "| chapter | equations | run from print | wrong formulas |",
+        "|---|---|---|---|",
+    ]
+    for number, path in chapters().items():
+        verdicts_here = [v for v in checked[number] if v.label not in of_source]
+        printed_here = from_print[number].keys() - of_source
+        labels = printed_here | {v.label for v in verdicts_here}
+        if labels:
+            changed = sum(from_print[number][label][0] for label in printed_here)
+            wrong = sum(len(v.rejects) for v in verdicts_here) + changed
+            name = f"{number}. [{title(path)}]({path.name})"
+            text.append(f"| {name} | {len(labels)} | {len(printed_here)} | {wrong} |")
+    return text
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ table.table { font-size: 0.85em; break-inside: auto !important; }
 table.table code { white-space: normal !important; overflow-wrap: anywhere; }
 tr { break-inside: avoid; }
 td, th { min-width: 0 !important; }
+p.verdict { color: #1d6f42; margin: 0.3rem 0; }
 figure img, img { max-width: 100% !important; max-height: 150mm; width: auto; height: auto; }
 .eqno { float: right; }
 div.cell_input:has(pre) { break-inside: auto; }
@@ -75,7 +76,8 @@ def article_of(name: str) -> tuple[Tag, BeautifulSoup]:
         node.decompose()
     for verdict in article.select("details.verdict"):
         line = verdict.summary.extract()
-        line.name = "p"
+        line.name, line["class"] = "p", "verdict"
+        add_number(line, article)
         verdict.replace_with(line)
     for node in article.find_all(id=True):
         node["id"] = f"{name}--{node['id']}"
@@ -83,6 +85,17 @@ def article_of(name: str) -> tuple[Tag, BeautifulSoup]:
         link["href"] = anchor(name, link["href"])
     article["id"] = name
     return article, soup
+
+
+def add_number(line: Tag, article: Tag) -> None:
+    """Put the number of its equation before a verdict, as the page does with a script."""
+    link = line.find("a", href=True)
+    equation = article.find(id=link["href"].lstrip("#")) if link else None
+    number = equation.select_one(".eqno") if equation else None
+    if number:
+        label = link.get_text()
+        link.string = number.get_text()
+        link.insert_after(f" {label}")
 
 
 def anchor(name: str, link: str) -> str:

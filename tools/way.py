@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 MAP = ledger.BOOK / "way.toml"
 #: Sizes in the units of the drawing, which is as wide as a phone.
 WIDTH, BOX, PITCH, COLUMNS = 360, (156, 40), 56, (4, 200)
+LETTERS = 25  #: of a line in a box
 
 
 class Box(NamedTuple):
@@ -65,7 +66,7 @@ def draw(numbers: dict[str, str], links: dict[str, str]) -> str:
     # Each box is followed by the arrows that leave it, which is the order of the Tab key.
     for label, box in boxes.items():
         name = escape(f"({numbers[label]}) {says[label]}")
-        lines = textwrap.wrap(f"({numbers[label]}) {says[label]}", 25)
+        lines = balanced(f"({numbers[label]}) {says[label]}")
         middle = box.y + BOX[1] / 2 - 7 * (len(lines) - 1) + 4
         text = "".join(
             f'<tspan x="{box.x + BOX[0] / 2:g}" y="{middle + 14 * i:g}">{escape(line)}</tspan>'
@@ -87,6 +88,13 @@ def draw(numbers: dict[str, str], links: dict[str, str]) -> str:
                 f'<path class="line" d="{path}" marker-end="url(#way-tip)"/></a>'
             )
     return "".join([*parts, "</svg>"])
+
+
+def balanced(text: str) -> list[str]:
+    """The text in as few lines as there is room for, and these as short as they can be."""
+    lines = textwrap.wrap(text, LETTERS)
+    narrower = (textwrap.wrap(text, width) for width in range(10, LETTERS))
+    return next((found for found in narrower if len(found) == len(lines)), lines)
 
 
 def arrow(start: Box, end: Box) -> str:

@@ -22,6 +22,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const number = equation?.querySelector(".eqno")?.firstChild?.textContent;
     link.replaceWith(link.textContent);
     verdict.querySelector("summary").normalize();
+    for (const said of verdict.querySelector("summary").childNodes)
+      said.textContent = said.textContent.replace(/(\de)-(\d)/g, "$1\u2011$2");
     if (!number) continue;
     link.textContent = number;
     link.className = "verdict-number";
@@ -86,17 +88,57 @@ document.addEventListener("DOMContentLoaded", () => {
     box.append(film, button);
   }
 
-  const BOXES = "div.math mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
+  const BOXES = "div.math mjx-container, table.stacked mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
   // A box knows on which sides there is more.
   const ends = (box) => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
-    box.classList.toggle("more-left", box.scrollLeft > 1);
-    box.classList.toggle("more-right", rest > 1);
+    const scrolls = box.matches(".scrolls");
+    box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+    box.classList.toggle("more-right", scrolls && rest > 1);
   };
   document.addEventListener("scroll", (event) => event.target.matches?.(".scrolls") && ends(event.target), true);
+  // On a phone a table that is too wide gets smaller letters, and where these do not help each row
+  // becomes a list, with the names of the columns before its entries.
+  const names = (table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    table.setAttribute("role", "table");
+    for (const part of [table.tHead, ...table.tBodies]) part.setAttribute("role", "rowgroup");
+    for (const head of heads) head.setAttribute("role", head.matches("th") ? "columnheader" : "cell");
+    for (const row of table.rows) row.setAttribute("role", "row");
+    for (const row of [...table.tBodies].flatMap((body) => [...body.rows])) {
+      [...row.cells].forEach((cell, i) => {
+        const name = document.createElement("span");
+        cell.setAttribute("role", "cell");
+        cell.classList.toggle("empty", !cell.textContent.trim());
+        if (!i || cell.querySelector(".head") || !heads[i]?.textContent.trim()) return;
+        name.className = "head";
+        name.setAttribute("aria-hidden", "true");
+        name.append(...(heads[i].querySelector("p") ?? heads[i]).cloneNode(true).childNodes);
+        cell.prepend(name);
+      });
+    }
+  };
+  let widths = new WeakMap();
+  const fit = () => {
+    for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+      if (widths.get(box) === box.clientWidth) continue;
+      widths.set(box, box.clientWidth);
+      const table = box.querySelector("table");
+      table.classList.remove("tight", "stacked");
+      // A row of more than a few lines reads better as a list.
+      const fits = () => box.scrollWidth <= box.clientWidth + 1 && ![...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150);
+      for (const kind of ["tight", "stacked"]) {
+        if (innerWidth > 600 || fits() || !table.tHead) break;
+        if (kind === "stacked") names(table);
+        table.classList.add(kind);
+      }
+    }
+  };
   const reach = () => {
+    fit();
     for (const box of document.querySelectorAll(BOXES)) {
-      const scrolls = box.scrollWidth > box.clientWidth + 1;
+      const cell = box.closest("table.stacked td");
+      const scrolls = cell ? box.firstElementChild.offsetWidth > cell.clientWidth - 8 : box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
       if (scrolls) box.tabIndex = 0;
       else if (!box.matches(".answers")) box.removeAttribute("tabindex");
@@ -110,7 +152,10 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   addEventListener("load", () => {
     soon();
-    window.MathJax?.startup?.promise?.then(soon);
+    window.MathJax?.startup?.promise?.then(() => {
+      widths = new WeakMap();
+      soon();
+    });
   });
   addEventListener("resize", soon);
   document.addEventListener("toggle", soon, true);

@@ -13,6 +13,7 @@
     const text = walker.currentNode.textContent;
     if (/\$|\\\(|\\\[|\\begin\{/.test(text)) faults.push("TeX left: " + short(text));
     if (text.includes("???")) faults.push("unresolved: " + short(parent.textContent));
+    if (/^\s*\|[\s\S]*\|\s*[—-]+\|/.test(text)) faults.push("table left: " + short(text));
     if (/\{(eq|ref|numref|cite|doc)[^}]*\}`/.test(text)) faults.push("role left: " + short(text));
   }
   for (const image of document.images) {

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page
-from test_pages import HTML, SETTLED, Listener, visit
+from test_pages import HTML, SETTLED, Listener, violations, visit
 
 ROOT = HTML.parents[1]
 DECKS = sorted((HTML / "slides").glob("*.html"))
@@ -107,6 +107,15 @@ def test_slides_turn_and_ask_nothing_of_the_network(page: Page, deck: Path) -> N
     missing = "(images) => images.filter((i) => i.complete && !i.naturalWidth).length"
     assert page.locator("img").evaluate_all(missing) == 0
     assert not listener.faults
+
+
+@pytest.mark.parametrize("deck", DECKS[4::7], ids=lambda deck: deck.stem)
+def test_slides_can_be_read_by_everybody(page: Page, deck: Path) -> None:
+    page.goto(deck.as_uri())
+    page.evaluate(SETTLED)
+    found = violations(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert not found + violations(page)
 
 
 def test_there_is_a_deck_for_each_chapter() -> None:

@@ -104,6 +104,17 @@ def test_page_can_be_read_by_everybody(page: Page, name: str) -> None:
     assert not found + violations(page)
 
 
+@pytest.mark.parametrize("query", ["clip", "nothing of this"])
+def test_what_was_found_can_be_read_by_everybody(page: Page, query: str) -> None:
+    page.goto((HTML / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
+    page.locator("#search-results .search-summary").wait_for()
+    theme(page, "light")
+    found = violations(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    theme(page, "dark")
+    assert not found + violations(page)
+
+
 class Reader(HTMLParser):
     """The anchors and the links of a page."""
 
@@ -212,6 +223,17 @@ def test_symbols_answer_the_keyboard(page: Page) -> None:
     assert "guess of the whole return" in said[0]
     page.keyboard.press("Escape")
     assert card.is_hidden()
+
+
+def test_a_wide_table_becomes_a_list_on_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, "book/notation.html")
+    table = page.locator("table.stacked").first
+    entry = table.locator("tbody tr").first.locator("td").nth(1)
+    assert entry.inner_text().startswith("meaning")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_function("!document.querySelector('table.stacked')")
+    assert not entry.inner_text().startswith("meaning")
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -760,8 +760,12 @@ def test_a_state_is_a_picture_of_its_moment_and_a_change_of_beta_counts(tmp_path
     state = copy.deepcopy(trainer.policy.state_dict())
     kept = trainer.state_dict()
     trainer.save(tmp_path / "a.pt")
+    moments = [x["exp_avg"].clone() for x in trainer.optimizer.state.values()]
     trainer.learn()
     assert len(kept["rows"]) == 1
+    assert all(torch.equal(kept["policy"][name], x) for name, x in state.items())
+    then = [x["exp_avg"] for x in kept["optimizer"]["state"].values()]
+    assert all(torch.equal(a, b) for a, b in zip(then, moments, strict=True))
     loaded = PPO.load(tmp_path / "a.pt", kl_coef=50.0)
     assert loaded.kl_coef == 50.0
     assert all(torch.equal(x, state[name]) for name, x in loaded.policy.state_dict().items())

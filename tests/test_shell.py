@@ -291,6 +291,10 @@ def test_it_is_time_at_doubling_times_and_then_every_minute(monkeypatch):
         assert times == expected
 
 
+def test_once_a_run_has_lasted_so_long_it_is_kept_and_told_every_minute():
+    assert (keep.SAVE_EVERY, keep.LOG_EVERY, keep.FIRST_LINE) == (60, 60, 10)
+
+
 def test_runs_that_begin_in_one_second_have_files_of_their_own(command, tmp_path, monkeypatch):
     monkeypatch.setattr(shell.time, "strftime", lambda _: "20010203-040506")
     said = [command("CartPole-v1", *SHORT, "--seed", seed)[1] for seed in range(3)]

@@ -105,7 +105,7 @@ def run(name: str, row: Row, named: list[str], *, quick: bool) -> bool:
         flush=True,
     )
     if not passed:
-        ended = (re.match(r"\[gw\d+\] \[ *\d+%\] (?:FAILED|ERROR) (.+)", x) for x in words)
+        ended = (re.match(r"\[gw\d+\] \[ *\d+%\] (?:FAILED|ERROR) (.+?) *$", x) for x in words)
         for failed in dict.fromkeys(match[1] for match in ended if match):
             print(f"{'':8} {failed}", flush=True)
         print(f"{'':8} see {log.relative_to(ROOT)}", flush=True)

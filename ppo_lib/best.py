@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppo_lib.checkpoint import env_of, plain, write_checkpoint
+from ppo_lib.checkpoint import env_of, write_checkpoint
 from ppo_lib.envs import MakeEnv
 from ppo_lib.evaluate import evaluate
 from ppo_lib.validate import require
@@ -72,7 +72,7 @@ class KeepBest:
         best = best_evaluation(trainer.history, self.column)
         row[self.column] = mean = returns.mean().item()
         if best is None or mean > best[1]:
-            self._unwritten = plain(trainer.state_dict())
+            self._unwritten = trainer.state_dict()
         self.write()
 
     def write(self) -> bool:

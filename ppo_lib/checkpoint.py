@@ -95,13 +95,12 @@ def _checksum(content: bytes) -> bytes:
 
 def state_of(trainer: Any) -> dict[str, Any]:
     """What `PPO.state_dict` gives."""
-    rows, episodes = trainer.history.rows, trainer.history.episodes
-    history = {"rows": [dict(row) for row in rows], "episodes": list(episodes)}
-    return state_without_history(trainer) | history
+    history = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
+    return plain(state_without_history(trainer) | history)
 
 
 def state_without_history(trainer: Any) -> dict[str, Any]:
-    """What does not grow with the run."""
+    """What does not grow with the run; its tensors are the trainer's own."""
     state: dict[str, Any] = {
         "env": trainer.env_name,
         "spaces": trainer.spaces,
@@ -136,7 +135,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     Raises:
         ValueError: if the state is not of such a trainer, which is then as it was.
     """
-    before = plain(state_of(trainer))
+    before = state_of(trainer)
     try:
         missing = sorted(before.keys() - state.keys())
         require(not missing, f"it has no {missing}")

@@ -20,8 +20,6 @@ Wrapper = Callable[..., gym.Env[Any, Any]]
 
 def latest_version(env_id: str) -> str:
     """An id with its version: the highest that is registered, where it names none."""
-    if env_id in gym.registry or ":" in env_id:
-        return env_id
     try:
         namespace, name, version = parse_env_id(env_id)
     except gym.error.Error:  # gymnasium says more of it once it is to be made

@@ -86,7 +86,7 @@ def play_episodes(
     """
     check_envs(envs)
     device, dist = device_of(policy), policy.dist
-    array = envs.reset(seed=seed)[0].copy()
+    array = envs.reset(seed=seed)[0]
     playing = np.arange(envs.num_envs)
     steps: list[tuple[Tensor, ...]] = []
     while len(playing):

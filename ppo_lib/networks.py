@@ -239,7 +239,8 @@ def _check_scale(space: gym.spaces.Box) -> None:
     """
     low, high = (torch.as_tensor(x, dtype=torch.float64) for x in (space.low, space.high))
     inside = torch.special.ndtr(high) - torch.special.ndtr(low)
-    wide = (high - low).isfinite() & (high - low > 20)
+    width = high - low
+    wide = width.isfinite() & (width > 20)
     if bool(((inside < 0.05) | wide).any()):
         warnings.warn(
             f"action_space is {space}, but a policy starts at mean 0 and standard deviation 1, and "

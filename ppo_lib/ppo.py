@@ -379,7 +379,7 @@ class PPO:
     # ------------------------------------------------------------------ keeping
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was learned and counted, in tensors, plain numbers, strings and lists."""
+        """A copy of all that was learned and counted: tensors, plain numbers, strings, lists."""
         return checkpoint.state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

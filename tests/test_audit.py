@@ -92,6 +92,201 @@ def test_a_known_mistake_is_called_by_its_name(check, name):
     assert name in str(found.value)
 
 
+def backwards(mask, stop, factor=lambda g, lam: g * lam, gamma_of_delta=lambda g: g):
+    """Advantages from the last step to the first, by what ends the value and the recursion."""
+
+    def gae(r, v, w, dead, cut, gamma, gae_lambda):
+        flags, later, found = (dead.double(), cut.double()), 0.0, []
+        for t in reversed(range(len(r))):
+            ends, stops = (f(*(flag[t] for flag in flags)) for f in (mask, stop))
+            later = factor(gamma, gae_lambda) * (1 - stops) * later
+            later = later + r[t] + gamma_of_delta(gamma) * w[t] * (1 - ends) - v[t]
+            found.append(later)
+        return torch.stack(found[::-1])
+
+    return gae
+
+
+def death(dead, _):
+    return dead
+
+
+def either(dead, cut):
+    return dead + cut - dead * cut
+
+
+def nothing(dead, _):
+    return 0 * dead
+
+
+RIGHT_GAE = backwards(death, either)
+
+
+def step_after(flag):
+    return torch.cat([flag[1:], flag[-1:]])
+
+
+def surrogate(ratio=lambda new, old: new.exp() / old.exp(), pick=torch.minimum):
+    def terms(new, old, advantages, clip_range):
+        rho = ratio(new, old)
+        return pick(rho * advantages, rho.clamp(1 - clip_range, 1 + clip_range) * advantages)
+
+    return terms
+
+
+def p_and_q(f):
+    return lambda old, new: f(old.softmax(-1), new.softmax(-1))
+
+
+def density(f):
+    """Of log N(x; mean, std), each number by itself, and log std."""
+    return lambda m, s, x: f(torch.distributions.Normal(m, s.exp()).log_prob(x), s)
+
+
+def normal(std):
+    return lambda m, s, x: torch.distributions.Normal(m, std(s)).log_prob(x).sum(-1)
+
+
+#: The same mistakes, made by other hands.
+OTHER_HANDS = {
+    audit.check_my_gae: {
+        "treats a time limit as a death": backwards(either, either),
+        "ignores both flags": backwards(nothing, nothing),
+        "looks at the value after a death": backwards(nothing, either),
+        "lets the next episode leak in": backwards(death, nothing),
+        "lets the next episode leak in after a time limit": backwards(death, death),
+        "cuts the recursion only where both flags are set": backwards(
+            death, lambda dead, cut: dead * cut
+        ),
+        "does not cut the recursion where both flags are set": backwards(
+            death, lambda dead, cut: dead + cut - 2 * dead * cut
+        ),
+        "has lost γ in the recursion": backwards(death, either, factor=lambda _, lam: lam),
+        "has lost λ in the recursion": backwards(death, either, factor=lambda g, _: g),
+        "has lost γ in the TD error": backwards(death, either, gamma_of_delta=lambda _: 1),
+        "reads its own entry in the recursion": backwards(death, either, factor=lambda *_: 0),
+        "takes the flags of the step after": lambda r, v, w, dead, cut, *numbers: RIGHT_GAE(
+            r, v, w, step_after(dead), step_after(cut), *numbers
+        ),
+        "takes the next row's value for the next state's": lambda r, v, w, *rest: RIGHT_GAE(
+            r, v, torch.cat([v[1:], w[-1:]]), *rest
+        ),
+        "takes the values for the critic's targets": lambda *x: (RIGHT_GAE(*x), x[1]),
+        "takes the advantages for the critic's targets": lambda *x: (a := RIGHT_GAE(*x), a),
+    },
+    audit.check_my_policy_loss: {
+        "has lost its minus sign": lambda *x: surrogate()(*x).mean(),
+        "takes the larger term, max for min": lambda *x: -surrogate(pick=torch.maximum)(*x).mean(),
+        "takes the smaller ratio before it multiplies": lambda new, old, a, c: (
+            -((new - old).exp().clamp(max=1 + c) * a).mean()
+        ),
+        "divides the old probability by the new one": lambda *x: (
+            -surrogate(lambda new, old: old.exp() / new.exp())(*x).mean()
+        ),
+        "compares the new policy with itself": lambda new, old, a, _: (
+            -((new - new + old - old).exp() * a).mean()
+        ),
+        "takes log-probabilities for probabilities": lambda *x: (
+            -surrogate(lambda new, old: new / old)(*x).mean()
+        ),
+        "does not clip": lambda new, old, a, _: -((new - old).exp() * a).mean(),
+        "takes the clipped term alone": lambda new, old, a, c: (
+            -((new - old).exp().clamp(1 - c, 1 + c) * a).mean()
+        ),
+        "sums over the minibatch": lambda *x: -surrogate()(*x).sum(),
+        "averages before it takes the smaller term": lambda *x: (
+            -surrogate(pick=lambda plain, clipped: min(plain.mean(), clipped.mean()))(*x)
+        ),
+    },
+    audit.check_my_value_loss: {
+        "sums over the minibatch": lambda v, r: (v - r).square().sum(),
+        "sums over the minibatch, with a half": lambda v, r: (v - r).square().sum() / 2,
+        "takes the absolute error": lambda v, r: (v - r).abs().mean(),
+        "takes the absolute error, with a half": lambda v, r: (v - r).abs().mean() / 2,
+        "holds every value against every return": lambda v, r: (v - r[:, None]).square().mean(),
+        "holds the mean value against the mean return": lambda v, r: (v - r).mean() ** 2,
+    },
+    audit.check_my_kl: {
+        "has swapped the two policies": p_and_q(lambda p, q: (q * (q / p).log()).sum(-1)),
+        "has lost its sign": p_and_q(lambda p, q: (p * (q / p).log()).sum(-1)),
+        "averages over the actions": p_and_q(lambda p, q: (p * (p / q).log()).mean(-1)),
+        "counts in bits": p_and_q(lambda p, q: (p * (p / q).log2()).sum(-1)),
+        "gives the cross-entropy": p_and_q(lambda p, q: -(p * q.log()).sum(-1)),
+        "does not weigh by the probabilities": p_and_q(lambda p, q: (p / q).log().sum(-1)),
+        "weighs by the new policy": p_and_q(lambda p, q: (q * (p / q).log()).sum(-1)),
+        "takes logits for log-probabilities": lambda old, new: (
+            (old.softmax(-1) * old).sum(-1) - (old.softmax(-1) * new).sum(-1)
+        ),
+    },
+    audit.check_my_entropy: {
+        "has lost its minus sign": lambda x: (x.softmax(-1) * x.softmax(-1).log()).sum(-1),
+        "averages over the actions": lambda x: -(x.softmax(-1) * x.log_softmax(-1)).mean(-1),
+        "counts in bits": lambda x: -(x.softmax(-1) * x.softmax(-1).log2()).sum(-1),
+        "takes the softmax twice": lambda x: torch.distributions.Categorical(
+            logits=x.softmax(-1)
+        ).entropy(),
+        "does not weigh by the probabilities": lambda x: -x.softmax(-1).log().sum(-1),
+    },
+    audit.check_my_log_prob: {
+        "averages over the action": density(lambda x, _: x.mean(-1)),
+        "has lost the logarithm of the standard deviation": density(lambda x, s: (x + s).sum(-1)),
+        "has lost the 2π": density(lambda x, _: (x + np.log((2 * np.pi) ** 0.5)).sum(-1)),
+        "takes the logarithm for the standard deviation": normal(lambda s: s),
+        "takes the standard deviation for the variance": normal(lambda s: s.exp().sqrt()),
+        "takes the variance for the standard deviation": normal(lambda s: s.exp().square()),
+        "has lost its minus sign": density(lambda x, _: -x.sum(-1)),
+    },
+    audit.check_my_normalize: {
+        "does not subtract the mean": lambda x: x / x.std(correction=0),
+        "does not divide by the standard deviation": lambda x: x - x.sum() / len(x),
+        "divides by the variance": lambda x: (x - x.mean()) / x.var(correction=0),
+        "divides by the range": lambda x: (x - x.mean()) / (x.max() - x.min()),
+        "divides by the norm": lambda x: (x - x.mean()) / (x - x.mean()).norm(),
+    },
+}
+
+
+def test_every_mistake_was_made_by_other_hands_too():
+    for check, wrong in CATALOGUES.items():
+        assert wrong.keys() <= OTHER_HANDS[check].keys()
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [(check, name) for check, wrong in OTHER_HANDS.items() for name in wrong],
+    ids=lambda x: getattr(x, "__name__", x),
+)
+def test_a_mistake_of_other_hands_is_called_by_its_name(check, name):
+    with pytest.raises(audit.BugFound) as found:
+        check(OTHER_HANDS[check][name])
+    assert found.value.bug == name
+
+
+def test_where_numbers_differ_is_told():
+    # Advantages of 1 where they are right, but in the third step of the second column.
+    def nearly(*x):
+        advantages = RIGHT_GAE(*x)
+        advantages[2, 1] += 1
+        return advantages, advantages + x[1]
+
+    right = RIGHT_GAE(*(torch.tensor(x) for x in audit._gae_cases()[0]))[2, 1].item()
+    with pytest.raises(audit.BugFound) as found:
+        audit.check_my_gae(nearly)
+    said = f"case 1 differs in the advantage of step 2, column 1: yours {right + 1:.4g}, right "
+    assert f"{said}{right:.4g}" in str(found.value)
+    with pytest.raises(audit.BugFound, match="in the target of step 0, column 0"):
+        audit.check_my_gae(lambda *x: (a := RIGHT_GAE(*x), a + x[1] + 1))
+    with pytest.raises(audit.BugFound, match="case 1 differs at row 0: yours "):
+        audit.check_my_kl(
+            lambda p, q: (
+                torch.distributions.kl_divergence(
+                    *(torch.distributions.Categorical(logits=x) for x in (p, q))
+                )
+                + 1
+            )
+        )
+
+
 def test_a_mistake_of_a_function_that_gives_targets_too_is_found():
     def death(r, v, w, dead, cut, *numbers):
         advantages = numpy_gae(r, v, w, dead | cut, cut, *numbers)
@@ -213,6 +408,24 @@ def rollout(change):
             "takes a time limit for a death",
         ),
         (lambda x: {"terminated": np.roll(x["terminated"], 1)}, "has its flags at other steps"),
+        (lambda x: {"truncated": ~x["truncated"]}, "has its flags at other steps"),
+        (lambda x: {name: np.delete(x[name], 4, axis=0) for name in x}, "has lost a step"),
+        (lambda x: {name: x[name][:2] for name in x}, "has lost a step"),
+        (
+            # After the third row comes one that leads to the first observation.
+            lambda x: (
+                {name: np.insert(x[name], 3, x[name][3], axis=0) for name in x}
+                | {
+                    "obs": np.insert(x["obs"], 3, x["next_obs"][2], axis=0),
+                    "next_obs": np.insert(x["next_obs"], 3, x["obs"][3], axis=0),
+                }
+            ),
+            "holds a reset as if it were a step",
+        ),
+        (
+            lambda x: {"next_obs": np.append(x["next_obs"][:-1], x["next_obs"][-1:] + 1, axis=0)},
+            None,
+        ),
     ],
 )
 def test_a_wrong_rollout_is_called_by_its_name(change, name):
@@ -247,14 +460,29 @@ def exact(value=None, probability=0.99):
         (exact(lambda *_: 0.1), "has a critic that does not learn"),
         (exact(lambda *_: 9.9), "has learned values that go on after a death"),
         (exact(lambda right, g: 1.0 if right == g else right), "does not discount"),
+        (exact(lambda right, g: 0.1 if right == g else right), "sees one step ahead only"),
         (exact(lambda right, _: min(right, 2.6)), "treats a time limit as a death"),
+        (exact(lambda right, _: min(right, 4.2)), "treats a time limit as a death"),
+        (exact(lambda right, _: min(right, 1.1)), "treats every step as a death"),
+        (exact(lambda right, _: min(right, 6.0)), None),
+        (exact(lambda right, _: 1.07 * right), None),
+        (exact(lambda right, _: 0.93 * right), None),
         (exact(probability=0.73), "takes the softmax twice"),
+        (exact(probability=0.63), "takes the softmax twice"),
+        (exact(probability=0.75), "takes the softmax twice"),
+        (exact(probability=0.61), "has a policy that does not learn"),
+        (exact(probability=0.84), "has a policy that does not learn"),
+        (exact(probability=0.77), "has a policy that does not learn"),
         (exact(probability=0.5), "has a policy that does not learn"),
+        (exact(probability=0.31), "has a policy that does not learn"),
+        (exact(probability=0.29), "takes the wrong way"),
         (exact(probability=0.02), "takes the wrong way"),
     ],
 )
 def test_a_wrong_trainer_is_called_by_its_name(train, name):
     assert "right" in repr(audit.check_my_trainer(exact()))
+    for close in (lambda right, _: 0.95 * right, lambda right, _: 1.05 * right):
+        audit.check_my_trainer(exact(close, probability=0.86))
     with pytest.raises(audit.BugFound, match="your trainer") as found:
         audit.check_my_trainer(train)
     assert found.value.bug == name

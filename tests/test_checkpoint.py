@@ -638,6 +638,17 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(interruption, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["agent.pt"]
 
 
+def test_a_file_has_its_name_only_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    seen = []
+
+    def sync(number):
+        seen.append((os.fstat(number).st_size, (tmp_path / "agent.pt").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
+    assert seen == [((tmp_path / "agent.pt").stat().st_size, False)]
+
+
 class Pull(gym.Env):
     """Pays for what is pulled; ``bound`` is how far one may."""
 

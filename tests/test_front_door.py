@@ -616,6 +616,7 @@ def warned_of(*bounds):
 def test_warnings_begin_at_20_deviations_and_at_one_number_in_20():
     assert warned_of((-10.25, 10.25))
     assert not warned_of((-10, 10))
+    assert warned_of((-3e38, 3e38))  # whose distance has no room in float32
     normal = NormalDist()
     for share, far in ((0.049, True), (0.051, False)):
         upper = normal.inv_cdf(0.5 + share)
@@ -759,8 +760,12 @@ def test_a_state_is_a_picture_of_its_moment_and_a_change_of_beta_counts(tmp_path
     state = copy.deepcopy(trainer.policy.state_dict())
     kept = trainer.state_dict()
     trainer.save(tmp_path / "a.pt")
+    moments = [x["exp_avg"].clone() for x in trainer.optimizer.state.values()]
     trainer.learn()
     assert len(kept["rows"]) == 1
+    assert all(torch.equal(kept["policy"][name], x) for name, x in state.items())
+    then = [x["exp_avg"] for x in kept["optimizer"]["state"].values()]
+    assert all(torch.equal(a, b) for a, b in zip(then, moments, strict=True))
     loaded = PPO.load(tmp_path / "a.pt", kl_coef=50.0)
     assert loaded.kl_coef == 50.0
     assert all(torch.equal(x, state[name]) for name, x in loaded.policy.state_dict().items())
@@ -816,6 +821,13 @@ def test_what_is_refused_leaves_no_environment_open(tmp_path):
     with pytest.raises(ValueError, match="env has spaces"):
         PPO.load(tmp_path / "pendulum.pt", env=make)
     assert Counted.open <= 0
+
+
+def test_evaluation_closes_its_environments(monkeypatch):
+    monkeypatch.setattr(Counted, "open", 0)
+    policy = make_networks(Box(-1, 1, (4,)), gym.spaces.Discrete(2), (), torch.Generator())[0]
+    evaluate(policy, lambda: Counted(gym.make("CartPole-v1")), num_episodes=3, seed=0)
+    assert Counted.open == 0
 
 
 def test_a_rollout_that_could_hold_resets_alone_is_refused():

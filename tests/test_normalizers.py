@@ -185,6 +185,13 @@ def test_a_feature_that_has_never_varied_is_centred_and_not_scaled(number):
     assert normalizer(torch.tensor([number + 0.5])).item() == pytest.approx(0.5, abs=1e-3)
 
 
+def test_a_feature_that_has_hardly_varied_is_scaled_up_to_a_limit():
+    # A variance of 1e-8 is doubled by what is added to it.
+    normalizer = ObsNormalizer(1)
+    normalizer.update(torch.tensor([[-1e-4], [1e-4]], dtype=torch.float64))
+    assert normalizer(torch.tensor([1e-4])).item() == pytest.approx(0.5**0.5)
+
+
 def test_looking_at_observations_does_not_count_them():
     normalizer = ObsNormalizer(2)
     normalizer(torch.ones(5, 2))
@@ -291,6 +298,13 @@ def test_the_first_rollout_already_tells_far_observations_apart(offset):
     assert len(seen) == 8
     for obs in seen:
         assert sorted(obs.flatten().tolist()) == pytest.approx([-1, -1, 1, 1], abs=1e-4)
+
+
+def test_one_observation_before_is_enough_for_a_normaliser_to_have_begun():
+    normalizer = ObsNormalizer(1)
+    normalizer.update(torch.tensor([[3.0]]))
+    normalizer.start(torch.tensor([[5.0], [9.0]]))
+    assert (normalizer.count.item(), normalizer.mean.item()) == (1, 3)
 
 
 def test_an_experienced_normaliser_that_is_handed_over_keeps_its_scale():
@@ -425,11 +439,17 @@ def test_the_trainer_learns_from_scaled_rewards_and_reports_them_as_paid(env_id,
 def test_rewards_without_spread_are_bounded():
     # One step an episode that pays 1: the sums are 1, 1, 1, …, and 1 / √(0 + 1e-8) is 10,000.
     ends = torch.ones(6, 4, dtype=torch.bool)
-    normalizer = RewardNormalizer(4, gamma=0.9)
     for sign in (1, -1):
+        normalizer = RewardNormalizer(4, gamma=0.9)
         scaled = scale(normalizer, paid(sign * torch.ones(6, 4), ends, torch.zeros_like(ends)))
-        assert scaled.abs().max() <= 10
-        assert scaled.sign().unique().tolist() == [sign]
+        assert scaled.unique().tolist() == [10 * sign]
+
+
+def test_rewards_with_hardly_any_spread_are_scaled_up_to_a_limit():
+    # A variance of 1e-8 is doubled by what is added to it.
+    rewards, no = torch.tensor([[1e-4, -1e-4]]), torch.zeros(1, 2, dtype=torch.bool)
+    scaled = scale(RewardNormalizer(2, gamma=0.0), paid(rewards, no, no))
+    assert scaled.tolist() == [pytest.approx([0.5**0.5, -(0.5**0.5)])]
 
 
 @pytest.mark.parametrize("env", ["one step of CartPole", "one step an episode"])

@@ -199,6 +199,12 @@ def test_clipped_surrogate_loss_averages_over_steps_and_detaches_the_rest():
     assert old.grad is advantages.grad is None
 
 
+def test_a_clip_range_without_an_end_is_refused():
+    x = tensor(0.0)
+    with pytest.raises(ValueError, match=r"^clip_range is inf, expected a number above 0$"):
+        clipped_surrogate_loss(x, x, x, clip_range=math.inf)
+
+
 @pytest.mark.parametrize("clip_range", [0.0, -0.1, float("nan")])
 def test_a_clip_range_not_above_0_is_refused(clip_range):
     x = tensor(0.0)
@@ -220,6 +226,8 @@ def test_kl_penalty_loss_of_literals():
     assert loss.item() == pytest.approx(-1.4, rel=1e-14)
     loss.backward()
     assert kl.grad.tolist() == [1.5, 1.5]
+    free = kl_penalty_loss(new, old, tensor(3.0, -4.0), kl, kl_coef=0)
+    assert free.item() == pytest.approx(-2.0, rel=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +260,13 @@ def test_kl_numbers_out_of_range_are_refused(name, value):
         x = tensor(0.0)
         with pytest.raises(ValueError, match=f"kl_coef is {value}, expected a number of at least"):
             kl_penalty_loss(x, x, x, x, kl_coef=value)
+
+
+def test_a_divergence_may_be_below_0_by_rounding_and_no_further():
+    assert adapt_kl_coef(8.0, -9e-7, kl_target=3.0) == 4.0
+    for kl in (-1e-6, -1.5e-6):
+        with pytest.raises(ValueError, match=f"^kl is {kl}, expected a number of at least 0$"):
+            adapt_kl_coef(8.0, kl, kl_target=3.0)
 
 
 @pytest.mark.parametrize("kl_coef", [math.inf, -math.inf])
@@ -366,8 +381,13 @@ def test_explained_variance_of_one_number_is_nan():
     assert math.isnan(explained_variance(tensor(1.0), tensor(1.0)))
 
 
-@pytest.mark.parametrize("scale", [1e20, 1e-30, 1e-3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        *((scale, dtype) for scale in (1e20, 1e-30) for dtype in (torch.float32, torch.float64)),
+        *((scale, torch.float64) for scale in (-1e-3, 1e200, 1e-200)),
+    ],
+)
 def test_explained_variance_has_no_scale(scale, dtype):
     # Errors 0, 0 and 1/2 have the variance 1/12; 1, 2 and 3 have 1: 11/12.
     returns = torch.tensor([1.0, 2.0, 3.0], dtype=dtype) * scale
@@ -379,6 +399,8 @@ def test_explained_variance_of_rows_that_are_alike_and_of_two_returns():
     # The two rows of [T, N] are equal, the returns are not: errors 0 and 1, a quarter of 0 and 2.
     returns, values = tensor(0.0, 2.0).repeat(2, 1), tensor(0.0, 1.0).repeat(2, 1)
     assert explained_variance(values, returns) == pytest.approx(0.75)
+    # The largest of these returns is 0.
+    assert explained_variance(tensor(-1.0, 0.0), tensor(-2.0, 0.0)) == pytest.approx(0.75)
     # Errors -1 and 2 have the variance 9/2, the returns 2 and 6 have 8.
     assert explained_variance(tensor(3.0, 4.0), tensor(2.0, 6.0)) == pytest.approx(1 - 4.5 / 8)
 
@@ -386,11 +408,12 @@ def test_explained_variance_of_rows_that_are_alike_and_of_two_returns():
 # ------------------------------------------------------------------ effective sample size
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-30, 1e38 / 3])
+@pytest.mark.parametrize("scale", [1.0, 1e20, 1e-30, 1e38 / 3, 1e200, 1e-200])
 def test_effective_sample_size_of_literals_whatever_their_scale(scale):
+    dtype = torch.float32 if 1e-30 <= scale <= 1e38 else torch.float64
     # (1 + 2 + 3)² / (1 + 4 + 9) = 18/7; equal weights count fully, a lone one counts once.
     for weights, expected in (([1, 2, 3], 18 / 7), ([1, 1, 1, 1], 4), ([0, 0, 2], 1)):
-        found = effective_sample_size(torch.tensor(weights, dtype=torch.float32) * scale)
+        found = effective_sample_size(torch.tensor(weights, dtype=dtype) * scale)
         assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -420,6 +443,12 @@ def test_normalized_advantages_of_literals():
     # Mean 5/2, variance (9/4 + 1/4 + 1/4 + 9/4) / 3 = 5/3 over all four numbers.
     expected = [[x / math.sqrt(5 / 3) for x in row] for row in ([-1.5, -0.5], [0.5, 1.5])]
     torch.testing.assert_close(grid, tensor(*expected), rtol=0, atol=1e-7)
+    # Of two numbers 2 apart the variance is 2.
+    assert normalize_advantages(tensor(1.0, 3.0)).tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    # A deviation of 1e-8 is doubled by what keeps the divisor from 0.
+    apart = 1e-8 * 2**0.5
+    expected = [-(0.5**0.5) / 2, 0.5**0.5 / 2]
+    assert normalize_advantages(tensor(0.0, apart)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])

@@ -41,6 +41,13 @@ def test_outputs_have_the_shape_of_the_batch(batch):
     assert start["critic"](obs).shape == batch
 
 
+def test_a_gaussian_policy_that_knows_no_bounds_does_not_clip():
+    policy, obs = networks()["gaussian"], torch.ones(6)
+    with torch.no_grad():
+        policy.net[-1].bias.copy_(torch.tensor([1e6, -1e6]))
+        assert policy.act(obs).tolist() == policy(obs)[:2].tolist()
+
+
 def test_policies_name_their_distribution():
     start = networks()
     assert TabularPolicy(2, 3).dist is start["categorical"].dist is Categorical

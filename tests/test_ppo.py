@@ -12,9 +12,12 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.wrappers import FlattenObservation
+from torch import nn
 
-from ppo_lib import PPO, History, PPOConfig, evaluate
+from ppo_lib import PPO, History, Policy, PPOConfig, evaluate
+from ppo_lib.best import KeepBest
 from ppo_lib.distributions import Categorical
+from ppo_lib.evaluate import play_episodes
 from ppo_lib.history import progress_bar
 from ppo_lib.networks import CategoricalPolicy, GaussianPolicy, make_networks
 from ppo_lib.ppo import Batch, minibatches
@@ -313,6 +316,24 @@ def test_minibatches_hold_every_step_once(batch_size, size):
     assert torch.equal(batch.actions, 100 + steps)
 
 
+def test_annealing_counts_whole_updates_also_where_others_were_longer():
+    # As of a loaded trainer that has another number of steps: one update of four, and a quarter.
+    trainer = PPO("CartPole-v1", dataclasses.replace(SMALL, learning_rate=0.4))
+    trainer.env_steps = 40
+    assert trainer.learning_rate == pytest.approx(0.3)
+
+
+def test_what_is_just_at_a_limit_is_within_it(monkeypatch):
+    # A divergence of 1/4 in every minibatch, and ratios of 3/4.
+    monkeypatch.setattr("ppo_lib.ppo.kl_k3", lambda x, _: torch.full_like(x, 0.25))
+    monkeypatch.setattr("ppo_lib.ppo.importance_ratio", lambda x, _: torch.full_like(x, 0.75))
+    for limit, steps, share in ((0.25, 8, 0.0), (0.24, 1, 1.0)):
+        config = dataclasses.replace(SMALL, total_steps=32, target_kl=limit, clip_range=limit)
+        history = learned(config).history
+        assert history["gradient_steps"].tolist() == [steps]
+        assert history["clip_fraction"].tolist() == [share]
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "clip_range"])
 def test_annealing_follows_the_updates_and_not_the_steps_that_are_left_over(name):
     # Three updates of 32 of the 100 steps: a third less each time, whatever the rest of 4.
@@ -369,6 +390,40 @@ def test_history_without_an_ended_episode_says_nan():
     assert history.episodes == []
 
 
+def test_a_bar_is_told_of_every_update(monkeypatch):
+    told = []
+
+    class Bar:
+        def __init__(self, *numbers, wanted):
+            told.append((*numbers, wanted))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            told.append("over")
+
+        def update(self, steps):
+            told.append(steps)
+
+        def set_postfix(self, **words):
+            told.append(words)
+
+    monkeypatch.setattr("ppo_lib.ppo.progress_bar", Bar)
+    trainer = PPO("tests/Limited-v0", dataclasses.replace(SMALL, total_steps=64))
+    trainer.learn(lambda _: True)
+    trainer.learn(show_progress=False)
+    update = [32, {"episode_return": "5.0"}]
+    assert told == [(64, 0, True), *update, "over", (64, 32, False), *update, "over"]
+
+
+def test_the_recent_return_is_the_mean_of_the_last_episodes():
+    history = History()
+    history.episodes = [(0, float(i), 1) for i in range(30)]
+    assert history.recent_return() == sum(range(10, 30)) / 20
+    assert history.recent_return(3) == 28
+
+
 @pytest.mark.parametrize("kind", ["nowhere", "terminal", "notebook"])
 def test_a_bar_knows_where_it_begins_and_ends(kind, monkeypatch):
     made = []
@@ -402,6 +457,14 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
         "clip fraction",
         "value loss",
     ]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"environment steps"}
+    # Wide enough for three panels, which make room for their words; few numbers below each.
+    assert figure.get_size_inches().tolist() == [9, 4.6]
+    assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"
+    for axes in figure.axes:
+        axes.set(xlim=(0, 9.9), ylim=(0, 9.9))
+        assert axes.get_xticks().tolist() == [0, 2.5, 5, 7.5, 10]
+        assert len(axes.get_yticks()) > 5
     (line,) = figure.axes[2].lines
     assert line.get_xdata().tolist() == [32, 64, 96, 128]
     assert line.get_ydata().tolist() == history["entropy"].tolist()
@@ -421,6 +484,9 @@ def test_networks_fit_the_spaces():
     assert isinstance(policy, CategoricalPolicy)
     assert policy(torch.zeros(5, 4)).shape == (5, 2)
     assert critic(torch.zeros(5, 4)).shape == (5,)
+    # Nothing that was not asked for is put before the layers.
+    for network in (policy, critic):
+        assert [type(layer) for layer in network.net] == [nn.Linear, nn.Tanh, nn.Linear]
     continuous, _ = networks("Pendulum-v1")
     assert isinstance(continuous, GaussianPolicy)
     assert continuous(torch.zeros(5, 3)).shape == (5, 2)
@@ -509,3 +575,20 @@ def test_steps_per_second_are_those_of_the_whole_update(monkeypatch):
         history = trainer.learn(show_progress=False)
     # 32 steps in 2 seconds, then 32 in 8.
     assert history["steps_per_second"].tolist() == [16.0, 4.0]
+
+
+# ------------------------------------------------------------------ without being asked
+
+DEFAULTS = {
+    evaluate: {"num_episodes": 20, "deterministic": True},
+    play_episodes: {"max_steps": 100_000},
+    Policy.act: {"deterministic": True},
+    PPO.learn: {"show_progress": True},
+    KeepBest: {"num_episodes": 20, "column": "evaluation", "seed": 1_000_000},
+}
+
+
+@pytest.mark.parametrize("function", DEFAULTS, ids=lambda function: function.__qualname__)
+def test_numbers_that_nobody_gives_are_those_that_the_pages_rely_on(function):
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]

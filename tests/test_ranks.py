@@ -3,6 +3,7 @@
 Run as a script, this file is one of the two processes.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -212,22 +213,23 @@ def two(tmp_path_factory):
     """What two processes found, each."""
     folder = tmp_path_factory.mktemp("ranks")
     python = [sys.executable, "-W", "error", __file__]
-    processes = [
-        subprocess.Popen(
-            [*python, str(me), str(folder)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for me in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=100)[0] for process in processes]
-    finally:
+    with contextlib.ExitStack() as stack:  # closes what they say, too, whatever becomes of them
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*python, str(me), str(folder)],
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            for me in range(2)
+        ]
         for process in processes:
-            process.kill()
-            process.wait()
+            stack.callback(process.kill)
+        # They take 20 seconds on two quiet cores, and may have a twentieth of that.
+        said = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     return [torch.load(folder / f"{me}.pt") for me in range(2)]
 
@@ -402,7 +404,7 @@ def test_torchrun_trains_one_agent_and_prints_once(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

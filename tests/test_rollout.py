@@ -52,7 +52,7 @@ class Paid(Counter):
     """One step an episode, which pays the action."""
 
     def step(self, action):
-        return self._obs(), float(action), True, False, {}
+        return self._obs(), float(np.sum(action)), True, False, {}
 
 
 gym.register("tests/Counter-v0", Counter)
@@ -138,6 +138,17 @@ def test_shapes_and_dtypes_are_as_documented():
     found = {name: (tuple(x.shape), x.dtype) for name, x in rollout._asdict().items()}
     assert found == expected
     assert not any(x.requires_grad for x in rollout)
+    # And where nothing has ended.
+    rollout = Collector(two_counters(), seed=0).collect(policy(), 1, generator())
+    assert (rollout.episode_returns.dtype, rollout.episode_lengths.dtype) == (torch.float64, whole)
+
+
+def test_lengths_of_running_episodes_are_integers():
+    collector = Collector(two_counters(), seed=0)
+    collector.collect(policy(), 4, generator())
+    assert collector.lengths.dtype == np.int64
+    assert collector.lengths.tolist() == [4, 1]
+    assert collector.returns.tolist() == [100, 10]
 
 
 def test_without_an_ending_there_are_no_episodes():
@@ -281,6 +292,26 @@ def test_cartpole_over_arrays_ends_where_single_cartpoles_end():
     assert rollout.episode_returns.tolist() == rollout.episode_lengths.tolist()
 
 
+class Reusing(gym.vector.VectorWrapper):
+    """Writes what a step gives into the arrays of the step before."""
+
+    arrays = None
+
+    def step(self, actions):
+        *given, info = super().step(actions)
+        if self.arrays is None:
+            self.arrays = [array.copy() for array in given]
+        for kept, array in zip(self.arrays, given, strict=True):
+            kept[:] = array
+        return *self.arrays, info
+
+
+def test_an_environment_may_write_into_the_same_arrays_again():
+    one, other = (Collector(e, seed=0) for e in (two_counters(), Reusing(two_counters())))
+    for a, b in zip(*(c.collect(policy(), 8, generator()) for c in (one, other)), strict=True):
+        assert torch.equal(a, b)
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -311,6 +342,22 @@ def test_a_policy_that_gives_no_numbers_is_refused():
     for draws in (generator(), None):
         with pytest.raises(ValueError, match=message):
             play_episodes(two_counters(), actor, draws, seed=0)
+
+
+def test_a_nan_is_refused_at_its_step_also_if_another_environment_pays_a_number():
+    envs = vector(Counter(spoilt=("reward", 2)), Counter())
+    with pytest.raises(ValueError, match=r"reward is \[nan 20\.\], expected finite"):
+        Collector(envs, seed=0).collect(policy(), 6, generator())
+    assert [len(env.unwrapped.given) for env in envs.envs] == [2, 2]
+
+
+def test_a_policy_that_gives_no_numbers_is_named_and_not_the_reward_that_follows_from_it():
+    actor = GaussianPolicy(1, 1, (4,), generator())
+    with torch.no_grad():
+        actor.net[-1].bias += torch.nan
+    envs = vector(Paid(action=Box(-1, 1, (1,))))
+    with pytest.raises(ValueError, match=r"(?s)dist_params is .*nan.*, expected finite"):
+        Collector(envs, seed=0).collect(actor, 2, generator())
 
 
 def test_a_nan_in_the_first_observation_is_refused():
@@ -374,6 +421,7 @@ def test_episodes_are_played_once_each_and_padded():
     episodes = play_episodes(envs, policy(), generator(), seed=0)
     assert episodes.rewards.T.tolist() == [[10, 20, 30, 40, 50], [10, 20, 30, 0, 0]]
     assert episodes.mask.T.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
+    assert (episodes.rewards.dtype, episodes.mask.dtype) == (torch.float64, torch.bool)
     assert episodes.obs[..., 0].T[0].tolist() == [0, 1, 2, 3, 4]
     assert episodes.obs[..., 0].T[1].tolist() == [0, 1, 2, 0, 0]
     # And no environment takes a step after its end.

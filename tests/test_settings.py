@@ -18,6 +18,38 @@ def test_every_setting_is_valid_and_of_an_environment_that_gymnasium_knows(env_i
     assert (config.seed, config.device) == (0, "cpu")
 
 
+def test_the_defaults_are_those_that_were_tried():
+    assert dataclasses.asdict(PPOConfig()) == {
+        "total_steps": 100_000,
+        "num_envs": 8,
+        "vectorization": "sync",
+        "num_steps": 64,
+        "num_epochs": 4,
+        "minibatch_size": 128,
+        "learning_rate": 2e-3,
+        "anneal_learning_rate": True,
+        "gamma": 0.98,
+        "gae_lambda": 0.95,
+        "loss": "clip",
+        "clip_range": 0.2,
+        "anneal_clip_range": False,
+        "kl_coef": 1.0,
+        "adaptive_kl_target": 0.01,
+        "target_kl": None,
+        "normalize_advantages": True,
+        "normalize_obs": False,
+        "normalize_rewards": False,
+        "vf_coef": 1.0,
+        "value_clip_range": None,
+        "ent_coef": 0.0,
+        "max_grad_norm": 0.5,
+        "hidden_sizes": (64, 64),
+        "seed": 0,
+        "device": "cpu",
+        "num_threads": 1,
+    }
+
+
 #: What differs from the defaults, as it was tried.
 TRIED = {
     "CartPole-v1": {

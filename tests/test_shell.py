@@ -291,6 +291,10 @@ def test_it_is_time_at_doubling_times_and_then_every_minute(monkeypatch):
         assert times == expected
 
 
+def test_once_a_run_has_lasted_so_long_it_is_kept_and_told_every_minute():
+    assert (keep.SAVE_EVERY, keep.LOG_EVERY, keep.FIRST_LINE) == (60, 60, 10)
+
+
 def test_runs_that_begin_in_one_second_have_files_of_their_own(command, tmp_path, monkeypatch):
     monkeypatch.setattr(shell.time, "strftime", lambda _: "20010203-040506")
     said = [command("CartPole-v1", *SHORT, "--seed", seed)[1] for seed in range(3)]
@@ -370,28 +374,27 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
 def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(vectorization, tmp_path):
     words = ["CartPole-v1", "--total-steps", "100000000", "--checkpoint", "a.pt"]
     words += ["--vectorization", vectorization, "--num-envs", "4"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "ppo_lib", *words, "--tensorboard", "events"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        # The events of the first update make the file longer than its head.
-        until = time.monotonic() + 60
-        while sum(p.stat().st_size for p in tmp_path.glob("events/*")) < 500:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        assert PPO.load("a.pt").env_steps >= 0  # the first one is written before training
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to environments as well
-        out, err = process.communicate(timeout=60)
-        with pytest.raises(ProcessLookupError):
-            os.killpg(process.pid, 0)  # no process of an environment is left
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            # The events of the first update make the file longer than its head.
+            until = time.monotonic() + 600
+            while sum(p.stat().st_size for p in tmp_path.glob("events/*")) < 500:
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert PPO.load("a.pt").env_steps >= 0  # the first one is written before training
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to environments as well
+            out, err = process.communicate(timeout=600)
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)  # no process of an environment is left
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGINT
     assert all(re.match(r"[\d,]+ of 99,999,744 steps, ", line) for line in err.splitlines())
     trainer = PPO.load("a.pt")

@@ -10,6 +10,7 @@ folder, the user, the network.  ``--quick`` runs three notebooks and the tests t
 import argparse
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def run(name: str, row: Row, named: list[str], *, quick: bool) -> bool:
         home = Path(temporary)
         folder = ROOT if row.folder is None else _copied(home / row.folder)
         command = [sys.executable, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadscope"]
-        command += ["--quiet", *(named or paths(folder, quick=quick))]
+        # A line for every test, as it ends: also a run that is cut short has named its failures.
+        command += ["--verbose", *(named or paths(folder, quick=quick))]
         environment = {k: v for k, v in os.environ.items() if k not in VARIED} | row.sets
         environment["PYTHONPATH"] = str(folder)
         if row.user is not None:
@@ -103,6 +105,9 @@ def run(name: str, row: Row, named: list[str], *, quick: bool) -> bool:
         flush=True,
     )
     if not passed:
+        ended = (re.match(r"\[gw\d+\] \[ *\d+%\] (?:FAILED|ERROR) (.+?) *$", x) for x in words)
+        for failed in dict.fromkeys(match[1] for match in ended if match):
+            print(f"{'':8} {failed}", flush=True)
         print(f"{'':8} see {log.relative_to(ROOT)}", flush=True)
     return passed
 

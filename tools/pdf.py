@@ -9,6 +9,7 @@ the code of the checks is left out and their verdicts stay; films stand still.
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -16,12 +17,14 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Page, sync_playwright
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 BOUND = HTML / "book" / "bound.html"  #: where the pages' own paths to pictures and styles hold
 BOOK = ROOT / "_build" / "ppo-line-by-line.pdf"
+COLUMNS = 8  #: of a table that becomes a list
 LINE = re.compile(r"(?P<page>[\w-]+)\.html(?:#(?P<anchor>.+))?")
 #: What a page has that a printed book does not.
 LEFT_OUT = ".widget, .headerlink, details.hide, script, .sd-card-footer, .doors, button"
@@ -49,6 +52,16 @@ table.table { font-size: 0.85em; break-inside: auto !important; }
 table.table code { white-space: normal !important; overflow-wrap: anywhere; }
 tr { break-inside: avoid; }
 td, th { min-width: 0 !important; }
+table.table, table.table:has(th:nth-child(5)) {
+  max-width: 100% !important; width: 100% !important; }
+table.table:has(th:nth-child(5)) { font-size: 0.75em; }
+table.table td { max-width: none !important; }
+table.list, table.list :is(tbody, tr, td) { display: block; border: 0; padding: 0.05rem 0; }
+table.list thead { display: none; }
+table.list tr { border-top: 1px solid #c8ccd0; padding: 0.4rem 0; break-inside: avoid; }
+table.list td > p { display: inline; }
+table.list b.head { color: #555; font-weight: normal; margin-right: 0.4rem; }
+svg.way { height: 232mm !important; width: auto !important; max-width: 100% !important; }
 p.verdict { color: #1d6f42; margin: 0.3rem 0; }
 figure img, img { max-width: 100% !important; max-height: 150mm; width: auto; height: auto; }
 .eqno { float: right; }
@@ -79,12 +92,31 @@ def article_of(name: str) -> tuple[Tag, BeautifulSoup]:
         line.name, line["class"] = "p", "verdict"
         add_number(line, article)
         verdict.replace_with(line)
+    for table in article.find_all("table") if name == "ledger" else ():
+        list_rows(table)
     for node in article.find_all(id=True):
         node["id"] = f"{name}--{node['id']}"
+    for node in article.find_all(attrs={"marker-end": True}):
+        node["marker-end"] = node["marker-end"].replace("(#", f"(#{name}--")
     for link in article.find_all("a", href=True):
         link["href"] = anchor(name, link["href"])
     article["id"] = name
     return article, soup
+
+
+def list_rows(table: Tag) -> None:
+    """Make a list of a table whose formulas are too long for a column of paper."""
+    heads = [head.get_text() for head in table.select("thead th")]
+    if len(heads) < COLUMNS:
+        return
+    table["class"] = [*table.get("class", []), "list"]
+    for row in table.select("tbody tr"):
+        for head, cell in list(zip(heads, row.find_all("td"), strict=True))[1:]:
+            if not cell.get_text().strip():
+                cell.decompose()
+                continue
+            name = BeautifulSoup(f'<b class="head">{escape(head)}:</b>', "html.parser")
+            cell.insert(0, name)
 
 
 def add_number(line: Tag, article: Tag) -> None:
@@ -125,7 +157,7 @@ def bind(numbers: dict[str, int]) -> str:
                 for node in soup.head.find_all(["link", "style", "script"])
                 if node.name != "script" or "mathjax" in str(node).lower()
             )
-            title = article.find("h1").get_text()
+            title = article.find("h1").get_text() if caption else "About this book"
             contents.append(
                 f'<p><a href="#{name}">{escape(title)}</a><i></i>{numbers.get(name, "")}</p>'
             )
@@ -135,7 +167,7 @@ def bind(numbers: dict[str, int]) -> str:
 <html lang="en" data-theme="light"><head><meta charset="utf-8"><title>PPO, line by line</title>
 {head}<style>{STYLE}</style></head><body>
 <section class="cover"><h1>PPO, line by line</h1><p>A derivation that checks itself.</p>
-<img src="../_static/ridge.png" alt=""><p>Printed on {today:%d %B %Y}.
+<img src="../_static/ridge.svg" alt=""><p>Printed on {today:%d %B %Y}.
 The text is under CC BY 4.0, the code under the MIT License.</p></section>
 <div class="leaf"></div><section class="contents"><h1>Contents</h1>{"".join(contents)}</section>
 <main>{"".join(articles)}</main></body></html>
@@ -145,9 +177,37 @@ The text is under CC BY 4.0, the code under the MIT License.</p></section>
 def print_book(page: Page, numbers: dict[str, int]) -> None:
     """Bind, set the mathematics, and print."""
     BOUND.write_text(bind(numbers), encoding="utf-8")
+    page.emulate_media(media="print", reduced_motion="reduce")
     page.goto(BOUND.as_uri())
     page.evaluate("async () => { await MathJax.startup.promise; await document.fonts.ready; }")
     page.pdf(path=BOOK, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+    titles = page.locator("h1, h2, h3, h4, h5, h6").all_text_contents()
+    name_outline([title.strip() for title in titles])
+
+
+def name_outline(titles: list[str]) -> None:
+    """Give the outline the words of the headings, which Chromium writes twice.
+
+    Args:
+        titles: of all headings, in the order of the book.
+    """
+    writer = PdfWriter(clone_from=BOOK)
+    entries = list(outline_of(writer.root_object["/Outlines"]))
+    if len(entries) != len(titles):
+        return
+    for entry, title in zip(entries, titles, strict=True):
+        entry[NameObject("/Title")] = TextStringObject(title)
+    writer.write(BOOK)
+
+
+def outline_of(parent: DictionaryObject) -> Iterator[DictionaryObject]:
+    """The entries below one, each before those below it."""
+    entry = parent.get("/First")
+    while entry is not None:
+        found = entry.get_object()
+        yield found
+        yield from outline_of(found)
+        entry = found.get("/Next")
 
 
 def first_pages() -> dict[str, int]:

@@ -7,7 +7,9 @@ import pytest
 import two_themes
 from matplotlib.figure import Figure
 
-from ppo_lib.book.figures import COLORS, GREY, svg
+from ppo_lib.book import climbs
+from ppo_lib.book.evidence import interval, middle
+from ppo_lib.book.figures import COLORS, GREY, RUNG, RUNG_NAME, plot_middle, svg
 
 
 def luminance(color: str) -> float:
@@ -51,6 +53,23 @@ def test_the_twin_differs_in_its_colors_alone() -> None:
     assert blank[0] == blank[1]
     assert "#ffffff" not in dark
     assert two_themes.RASTER.findall(light) != two_themes.RASTER.findall(dark)
+
+
+def test_many_runs_are_a_line_and_the_band_of_its_interval() -> None:
+    runs = np.arange(24.0).reshape(8, 3) ** 2
+    _, axes = plt.subplots()
+    plot_middle(axes, [0, 1, 2], runs, "gae")
+    (line,), (band,) = axes.lines, axes.collections
+    assert (line.get_label(), line.get_color()) == ("GAE", RUNG["gae"])
+    assert line.get_ydata().tolist() == middle(runs).tolist()
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (interval(runs).min(), interval(runs).max())
+    plt.close()
+
+
+def test_every_rung_has_a_color_and_a_name() -> None:
+    assert list(RUNG) == list(RUNG_NAME) == list(climbs.RUNGS)
+    assert len(set(RUNG_NAME.values())) == len(RUNG)
 
 
 def test_letters_are_measured() -> None:

@@ -18,12 +18,12 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
 from ppo_lib.envs import latest_version, obs_tensor
-from ppo_lib.networks import make_networks
+from ppo_lib.networks import GaussianPolicy, make_networks
 from ppo_lib.policies import Policy
 from ppo_lib.rollout import Collector
 from ppo_lib.validate import require
 
-FORMAT = 4  #: 1 and 2 had networks and an optimizer of the library's own, 3 had no checksum
+FORMAT = 5  #: 1 to 3 had no checksum, 4 did not say whose the networks were
 _CHECKSUM = 64  # bytes, the digits of a SHA-256
 _PARTS = ("policy", "critic", "optimizer", "reward_normalizer")
 _COUNTS = ("returns", "lengths", "resetting")
@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     require(
         _checksum(data[:-_CHECKSUM]) == data[-_CHECKSUM:],
         f"path is {path}, whose checksum is wrong or missing, expected an undamaged file of "
-        f"PPO.save; formats before {FORMAT} had none",
+        f"PPO.save; formats before 4 had none",
     )
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -104,6 +104,7 @@ def state_without_history(trainer: Any) -> dict[str, Any]:
     state: dict[str, Any] = {
         "env": trainer.env_name,
         "spaces": trainer.spaces,
+        "own_networks": list(trainer.own_networks),
         "config": asdict(trainer.config),
         "generator": trainer.generator.get_state(),
         "kl_coef": trainer.kl_coef,
@@ -206,6 +207,7 @@ def load_policy(path: str | Path, policy: Policy | None = None) -> Policy:
         ValueError: if the file is no checkpoint, or its weights are not those of the policy.
     """
     state = read_checkpoint(path)
+    _ask_for_own(state, path, policy=policy)
     if policy is None:
         config, spaces = state["config"], spaces_of(state["spaces"])
         policy, _ = make_networks(
@@ -223,6 +225,7 @@ def load_trainer(
 ) -> Any:
     """What `PPO.load` gives; arguments and errors are its own."""
     state = read_checkpoint(path)
+    _ask_for_own(state, path, policy=policy, critic=critic)
     config = _changed_config(state, changes, path)
     more: dict[str, Any] = {"policy": policy, "critic": critic}
     named = None if state["env"] is None else state["env"]["id"]
@@ -235,7 +238,7 @@ def load_trainer(
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
         )
-        weights = trainer.policy.state_dict()
+        weights = trainer.policy.state_dict() if isinstance(trainer.policy, GaussianPolicy) else {}
         bounds = {name: weights[name].clone() for name in ("low", "high") if name in weights}
         for name in ("policy", "critic"):
             load_weights(getattr(trainer, name), state[name], path, name)
@@ -250,6 +253,15 @@ def load_trainer(
     if config.seed != state["config"]["seed"]:
         trainer.generator.manual_seed(config.seed)
     return trainer
+
+
+def _ask_for_own(state: dict[str, Any], path: str | Path, **given: Any) -> None:
+    """Refuse to make a network of the library's for weights of somebody else's."""
+    for name, network in given.items():
+        require(
+            network is not None or name not in state["own_networks"],
+            f"{name} is None, expected the network of your own that {path} was trained with",
+        )
 
 
 def load_weights(
@@ -387,4 +399,6 @@ def plain(value: Any) -> Any:
         return type(value)(plain(x) for x in value)
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
     return value.item() if isinstance(value, np.generic) else value

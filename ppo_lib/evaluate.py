@@ -1,6 +1,7 @@
 """Evaluation: what a policy earns, one episode in each of some environments of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from ppo_lib.envs import MakeEnv, check_envs, env_actions, make_envs, obs_tensor
 from ppo_lib.policies import Policy, device_of, eval_mode
-from ppo_lib.validate import check_finite, require
+from ppo_lib.validate import check_finite, check_params, require
+
+MAX_STEPS = 100_000  #: of the longest episode that is waited for
 
 
 class Episodes(NamedTuple):
@@ -54,19 +57,21 @@ def evaluate(
     generator = None if deterministic else torch.Generator().manual_seed(seed)
     envs = make_envs(env, num_episodes, env_kwargs=env_kwargs, wrappers=wrappers)
     try:
-        return play_episodes(envs, policy, generator, seed=seed).rewards.sum(dim=0)
+        returns = torch.zeros(num_episodes, dtype=torch.float64)
+        for playing, _, _, rewards in _steps(envs, policy, generator, seed, MAX_STEPS):
+            returns[playing] += rewards
+        return returns
     finally:
         envs.close()
 
 
-@torch.no_grad()
 def play_episodes(
     envs: SyncVectorEnv,
     policy: Policy,
     generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
-    max_steps: int = 100_000,
+    max_steps: int = MAX_STEPS,
 ) -> Episodes:
     """Play exactly one complete episode in each environment, and no step after its end.
 
@@ -84,13 +89,30 @@ def play_episodes(
     Raises:
         ValueError: as `Collector`, or if an episode has not ended after ``max_steps`` steps.
     """
+    steps = []
+    for playing, *taken in _steps(envs, policy, generator, seed, max_steps):
+        columns = (*taken, torch.ones(len(playing), dtype=torch.bool))
+        steps.append(tuple(_in_all_columns(x, playing, envs.num_envs) for x in columns))
+    return Episodes(*(torch.stack(column) for column in zip(*steps, strict=True)))
+
+
+@torch.no_grad()
+def _steps(
+    envs: SyncVectorEnv,
+    policy: Policy,
+    generator: torch.Generator | None,
+    seed: int | None,
+    max_steps: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Of each step the numbers of the environments still playing, and their columns."""
     check_envs(envs)
     device, dist = device_of(policy), policy.dist
     array = envs.reset(seed=seed)[0]
     playing = np.arange(envs.num_envs)
-    steps: list[tuple[Tensor, ...]] = []
-    while len(playing):
-        if len(steps) == max_steps:
+    for number in count():
+        if len(playing) == 0:
+            return
+        if number == max_steps:
             raise ValueError(
                 f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
                 "gymnasium.wrappers.TimeLimit ends any"
@@ -98,18 +120,15 @@ def play_episodes(
         obs = obs_tensor(array[playing])
         with eval_mode(policy):
             params = policy(obs.to(device)).cpu()
-        check_finite("dist_params", params.numpy())
+        check_params(params)
         actions = dist.mode(params) if generator is None else dist.sample(params, generator)
         rewards, ended = np.zeros(len(playing)), np.zeros(len(playing), dtype=bool)
         for i, (n, action) in enumerate(zip(playing, env_actions(actions, envs), strict=True)):
             array[n], rewards[i], terminated, truncated, _ = envs.envs[n].step(action)
             ended[i] = terminated or truncated
         check_finite("reward", rewards)
-        there = torch.tensor(playing)
-        taken = (obs, actions, torch.tensor(rewards), torch.ones(len(playing), dtype=torch.bool))
-        steps.append(tuple(_in_all_columns(x, there, envs.num_envs) for x in taken))
+        yield torch.tensor(playing), obs, actions, torch.tensor(rewards)
         playing = playing[~ended]
-    return Episodes(*(torch.stack(column) for column in zip(*steps, strict=True)))
 
 
 def _in_all_columns(rows: Tensor, there: Tensor, num_columns: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from ppo_lib.normalizers import ObsNormalizer
-from ppo_lib.policies import Policy
+from ppo_lib.policies import Policy, eval_mode
 from ppo_lib.validate import require
 
 
@@ -163,6 +163,34 @@ def mlp(sizes: Sequence[int], generator: torch.Generator, *, last_gain: float) -
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
+
+
+@torch.no_grad()
+def check_networks(
+    policy: Policy, critic: nn.Module, obs: Tensor, action_space: gym.Space[Any]
+) -> None:
+    """Refuse networks that do not give what is expected for N observations.
+
+    Raises:
+        ValueError: if the critic does not give N values, or the policy, for actions by number,
+            not as many logits as there are.
+    """
+    with eval_mode(policy), eval_mode(critic):
+        params, values = policy(obs), critic(obs)
+    require(
+        values.shape == obs.shape[:1],
+        f"critic gives values of shape {tuple(values.shape)}, expected {tuple(obs.shape[:1])}",
+    )
+    width = params.shape[-1]
+    if isinstance(action_space, gym.spaces.Discrete):
+        width = int(action_space.n)
+    elif isinstance(action_space, gym.spaces.MultiDiscrete):
+        width = int(action_space.nvec.sum())
+    require(
+        params.shape == (len(obs), width),
+        f"policy gives parameters of shape {tuple(params.shape)}, expected {(len(obs), width)} for "
+        f"action_space {action_space}",
+    )
 
 
 def make_networks(

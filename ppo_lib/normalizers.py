@@ -31,7 +31,8 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
-        """Count rows ``[..., D]`` in (Chan, Golub and LeVeque 1979)."""
+        """Count rows ``[..., D]``, one or more, in (Chan, Golub and LeVeque 1979)."""
+        require(rows.numel() > 0, f"rows has shape {tuple(rows.shape)}, expected at least one row")
         deviations = (rows.to(self.mean) - self.mean).reshape(-1, len(self.mean))
         total = self.count + len(deviations)
         shift, square = deviations.sum(0) / total, (deviations**2).sum(0) / total
@@ -87,6 +88,9 @@ class ObsNormalizer(RunningMoments):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise."""
+        if obs.shape[-1:] != self.center.shape:  # or it would be broadcast
+            found, size = tuple(obs.shape), len(self.center)
+            raise ValueError(f"obs has shape {found}, expected (..., {size})")
         return ((obs - self.center) * self.scale).clamp(-10.0, 10.0)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from ppo_lib.validate import check_finite, require
+from ppo_lib.validate import check_finite
 
 
 class Policy(nn.Module):
@@ -48,12 +48,15 @@ class Policy(nn.Module):
         """
         given = torch.as_tensor(obs)
         numbered = not self.obs_dtype.is_floating_point
-        require(not numbered or not given.is_floating_point(), f"obs is {obs}, expected integers")
+        # Not `require`: its messages would be written, at every step, to be thrown away.
+        if numbered and given.is_floating_point():
+            raise ValueError(f"obs is {obs}, expected integers")
         seen = given.to(device_of(self), self.obs_dtype)
         check_finite("obs", seen.cpu().numpy())
         with eval_mode(self):
             params = self(seen).cpu()
-        require(not bool(params.isnan().any()), f"dist_params is {params}, expected no NaN")
+        if bool(params.isnan().any()):
+            raise ValueError(f"dist_params is {params}, expected no NaN")
         actions = self.dist.mode(params) if deterministic else self.dist.sample(params, generator)
         # One of several actions is a number, which an environment may look up in a dictionary.
         return self.in_bounds(actions).numpy()[()]
@@ -66,13 +69,14 @@ class Policy(nn.Module):
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
     """Dropout and batch norm switched off, and back to what they were."""
-    training = [module for module in network.modules() if module.training]
+    before = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in before:  # parents come before their children
+            if module.training != training:
+                module.train(training)
 
 
 def device_of(network: nn.Module) -> torch.device:

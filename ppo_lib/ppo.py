@@ -15,7 +15,7 @@ from ppo_lib import checkpoint
 from ppo_lib.config import PPOConfig, config_for
 from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs
 from ppo_lib.history import History, progress_bar
-from ppo_lib.networks import make_networks
+from ppo_lib.networks import check_networks, make_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -30,7 +30,7 @@ from ppo_lib.objectives import (
 from ppo_lib.policies import Policy
 from ppo_lib.returns import gae
 from ppo_lib.rollout import Collector, Rollout
-from ppo_lib.validate import require
+from ppo_lib.validate import asks_to_stop, require
 
 
 class Batch(NamedTuple):
@@ -151,7 +151,7 @@ class PPO:
                     self.history.append(row, rollout)
                     bar.update(c.batch_size)
                     bar.set_postfix(episode_return=f"{self.history.recent_return():.1f}")
-                    if any([_asks_to_stop(callback(self)) for callback in callbacks]):  # noqa: C419
+                    if any([asks_to_stop(callback(self)) for callback in callbacks]):  # noqa: C419
                         break
         finally:
             torch.set_num_threads(threads)
@@ -187,8 +187,9 @@ class PPO:
         columns = (*old, values, advantages, returns)
         batch = Batch(*(column[rollout.mask].to(c.device) for column in columns))
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        if self.optimizer is self._made_optimizer:  # another one's rates are its owner's
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate
         parameters = self.parameters
         steps: list[Step] = []
         norms: list[float] = []
@@ -282,6 +283,8 @@ class PPO:
         self.collector = self._make_collector()
         spaces = self.envs.single_observation_space, self.envs.single_action_space
         self.spaces = checkpoint.describe_spaces(*spaces)
+        own = {"policy": policy, "critic": critic}
+        self.own_networks = [name for name, network in own.items() if network is not None]
         if policy is None or critic is None:
             normalize = c.normalize_obs
             made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
@@ -296,6 +299,7 @@ class PPO:
             )
         for normalizer in self._obs_normalizers():
             normalizer.start(self.gather(self.collector.obs).to(c.device))
+        check_networks(self.policy, self.critic, self.collector.obs.to(c.device), spaces[1])
         self.reward_normalizer: RewardNormalizer | None = None
         if c.normalize_rewards:
             self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
@@ -361,8 +365,7 @@ class PPO:
         return first + self.rank * self.envs.num_envs
 
     def _make_optimizer(self) -> torch.optim.Adam:
-        fused = self.config.device == "cpu" or torch.cuda.is_available()
-        return torch.optim.Adam(self.parameters, self.config.learning_rate, eps=1e-5, fused=fused)
+        return torch.optim.Adam(self.parameters, self.config.learning_rate, eps=1e-5, fused=True)
 
     def _follow_parameters(self) -> None:
         """Let the optimizer see the parameters that the networks have now.
@@ -429,16 +432,6 @@ class PPO:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _asks_to_stop(answer: Any) -> bool:
-    require(
-        answer is None
-        or isinstance(answer, bool | np.bool_)
-        or getattr(answer, "dtype", 0) == torch.bool,
-        f"a callback returned {answer!r}, expected True, False or None",
-    )
-    return bool(answer)
 
 
 def minibatches(batch: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:

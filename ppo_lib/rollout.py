@@ -10,7 +10,7 @@ from torch import Tensor
 from ppo_lib.envs import check_envs, env_actions, obs_tensor
 from ppo_lib.policies import Policy, device_of, eval_mode
 from ppo_lib.replay import Log
-from ppo_lib.validate import check_finite, require
+from ppo_lib.validate import check_finite, check_params, require
 
 
 class Rollout(NamedTuple):
@@ -56,13 +56,14 @@ class Collector:
         self.envs, self.log = envs, Log(envs)
         self.reset(seed=seed)
 
-    def reset(self, *, seed: int) -> None:
-        """Start new episodes in every environment."""
+    def reset(self, *, seed: int | None = None) -> None:
+        """Start new episodes in every environment; without a seed, from its own random numbers."""
         self.log.begin(seed=seed)
         self.obs = obs_tensor(self.envs.reset(seed=seed)[0])
         self.returns = np.zeros(self.envs.num_envs)
         self.lengths = np.zeros(self.envs.num_envs, dtype=np.int64)
         self.resetting = np.zeros(self.envs.num_envs, dtype=bool)
+        self.unfinished = False
 
     @torch.no_grad()
     def collect(self, policy: Policy, num_steps: int, generator: torch.Generator) -> Rollout:
@@ -81,6 +82,9 @@ class Collector:
         """
         least = 2 if _resets_itself(self.envs) else 1  # or a rollout could hold resets alone
         require(num_steps >= least, f"num_steps is {num_steps}, expected at least {least}")
+        if self.unfinished:  # Ctrl-C, say, came in the midst of a step: nobody knows where they are
+            self.reset()
+        self.unfinished = True
         device = device_of(policy)
         columns: list[tuple[Tensor, ...]] = []
         arrays: list[tuple[np.ndarray, ...]] = []
@@ -94,7 +98,7 @@ class Collector:
             self.log.add(taken)
             array, rewards, terminated, truncated, _ = self.envs.step(taken)
             if not np.isfinite(rewards).all():
-                check_finite("dist_params", params.numpy())  # what may be behind it
+                check_params(params)  # what may be behind it
                 check_finite("reward", rewards)
             next_obs, mask = obs_tensor(array), ~self.resetting
             columns.append((self.obs, actions, params, next_obs))
@@ -116,9 +120,10 @@ class Collector:
                 self.log.begin(ended)
                 self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
         obs, actions, params, next_obs = (torch.stack(x) for x in zip(*columns, strict=True))
-        check_finite("dist_params", params.numpy())
+        check_params(params)
         rewards, *flags = (torch.tensor(np.stack(x)) for x in zip(*arrays, strict=True))
         check_finite("reward", rewards.float().numpy())
+        self.unfinished = False
         return Rollout(
             obs,
             actions,

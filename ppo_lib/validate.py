@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -33,6 +34,23 @@ def check_finite(name: str, array: np.ndarray) -> None:
     # Not `require`: its message would be written, at every step, to be thrown away.
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is {array}, expected finite numbers")
+
+
+def check_params(params: Tensor) -> None:
+    """Refuse NaN and ∞ in the parameters of a distribution; the logit of a masked action is -∞."""
+    if bool((params.isnan() | params.isposinf()).any()):
+        raise ValueError(f"dist_params is {params}, expected finite numbers")
+
+
+def asks_to_stop(answer: Any) -> bool:
+    """Whether a callback has returned True; what is neither a truth value nor None is refused."""
+    require(
+        answer is None
+        or isinstance(answer, bool | np.bool_)
+        or getattr(answer, "dtype", 0) == torch.bool,
+        f"a callback returned {answer!r}, expected True, False or None",
+    )
+    return bool(answer)
 
 
 def optional(module: str, extra: str) -> Any:

@@ -25,6 +25,7 @@ from gymnasium.wrappers import (
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, replay
 from ppo_lib.checkpoint import plain
 from ppo_lib.distributions import Categorical
+from ppo_lib.networks import CategoricalPolicy
 
 SMALL = PPOConfig(
     total_steps=64, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -225,8 +226,48 @@ def test_networks_of_ones_own_are_saved_and_take_the_files_weights(tmp_path):
     policy = load_policy(tmp_path / "agent.pt", Two())
     assert torch.equal(policy.layer.weight, trainer.policy.layer.weight)
     for load in (load_policy, PPO.load):
-        with pytest.raises(ValueError, match=r"^policy has other weights than .*agent.pt"):
+        # A network of the library's would take weights of the same shapes, and be another one.
+        with pytest.raises(ValueError, match=r"^policy is None, expected the network of your own"):
             load(tmp_path / "agent.pt")
+    with pytest.raises(ValueError, match=r"^critic is None, expected the network of your own"):
+        PPO.load(tmp_path / "agent.pt", policy=Two())
+    with pytest.raises(ValueError, match=r"^policy has other weights than .*agent.pt"):
+        load_policy(tmp_path / "agent.pt", CategoricalPolicy(4, 2, (8,), torch.Generator()))
+
+
+class Shifted(Policy):
+    """Has parameters of its own by the names of a Gaussian policy's bounds."""
+
+    dist = Categorical
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.high = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+
+    def forward(self, obs):
+        return obs[..., :2] + self.low + self.high
+
+
+def test_parameters_that_are_called_as_bounds_are_read_as_parameters(tmp_path):
+    trainer = PPO("CartPole-v1", SMALL, policy=Shifted())
+    trainer.learn()
+    trainer.save(tmp_path / "agent.pt")
+    loaded = PPO.load(tmp_path / "agent.pt", policy=Shifted())
+    assert trainer.policy.low.abs().min() > 0
+    assert torch.equal(loaded.policy.low, trainer.policy.low)
+
+
+def test_another_seed_that_goes_on_lives_in_other_episodes(tmp_path):
+    trainer = PPO("CartPole-v1", SMALL)
+    trainer.learn(lambda _: True)
+    trainer.save(tmp_path / "agent.pt")
+    opening = []
+    for seed in (0, 0, 1):
+        loaded = PPO.load(tmp_path / "agent.pt", seed=seed)
+        loaded.start_episodes()
+        opening.append(loaded.collector.obs)
+    assert torch.equal(opening[0], opening[1])
+    assert not torch.equal(opening[0], opening[2])
 
 
 # ------------------------------------------------------------------ training goes on
@@ -465,7 +506,7 @@ def test_another_file_is_no_checkpoint(tmp_path):
         "empty": b"",
         "text": b"not a checkpoint\n",
         "cut off": checkpoint[: len(checkpoint) // 2],
-        "a pickle": pickle.dumps({"format": 4}),
+        "a pickle": pickle.dumps({"format": 5}),
     }
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
@@ -538,7 +579,7 @@ def test_a_file_that_was_cut_off_is_refused_at_any_length(tmp_path):
 
 
 def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
-    torch.save({"format": 4, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
+    torch.save({"format": 5, "rows": Trace(tmp_path / "trace")}, tmp_path / "agent.pt")
     written = (tmp_path / "agent.pt").read_bytes()
     (tmp_path / "agent.pt").write_bytes(with_checksum(written))
     with pytest.raises(ValueError, match=r"expected a file of PPO\.save"):
@@ -553,7 +594,7 @@ def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
     PPO("CartPole-v1", SMALL).save(path)
     rewritten(path, lambda state: state | {"format": number})
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 4$"):
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 5$"):
         PPO.load(path)
 
 

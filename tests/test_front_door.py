@@ -839,3 +839,127 @@ def test_a_rollout_that_could_hold_resets_alone_is_refused():
         pytest.raises(ValueError, match="num_steps is 1, expected at least 2"),
     ):
         trainer.learn()
+
+
+# ------------------------------------------------------------------ networks that do not fit
+
+
+class Layer(Policy):
+    """One layer from an observation to whatever number of parameters."""
+
+    def __init__(self, dist, obs_dim, width):
+        super().__init__()
+        self.dist, self.layer = dist, nn.Linear(obs_dim, width)
+
+    def forward(self, obs):
+        return self.layer(obs)
+
+
+class Arm(Count):
+    """Three numbers are an action."""
+
+    action_space = Box(-1, 1, (3,))
+
+
+class Choice(Count):
+    """One of four actions."""
+
+    action_space = Discrete(4)
+
+
+def test_a_policy_of_another_width_is_refused_and_never_broadcast():
+    narrow = Layer(DiagonalGaussian, 1, 2)  # one number where three are expected
+    message = r"^the policy's actions have shape \(1,\), expected \(3,\) of Box"
+    with PPO(Arm, SMALL, policy=narrow) as trainer, pytest.raises(ValueError, match=message):
+        trainer.learn()
+    with pytest.raises(ValueError, match=message):
+        evaluate(narrow, Arm, seed=0)
+    with pytest.raises(ValueError, match=r"^policy gives parameters of shape \(4, 2\), .*\(4, 4\)"):
+        PPO(Choice, SMALL, policy=Layer(Categorical, 1, 2))
+    with pytest.raises(ValueError, match=r"^critic gives values of shape \(4, 1\), .*\(4,\)"):
+        PPO(Choice, SMALL, critic=nn.Linear(1, 1))
+
+
+class Merging(nn.Linear):
+    """Does something when it is put to rest and awakened, as layers of adapters do."""
+
+    merged = False
+
+    def train(self, mode=True):
+        self.merged = not mode
+        return super().train(mode)
+
+
+def test_a_layer_is_awakened_by_its_own_train_and_one_that_rests_goes_on_resting():
+    policy = Layer(Categorical, 1, 2)
+    policy.layer = nn.Sequential(Merging(1, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    policy.layer[1].eval()
+    resting = []
+    policy.layer[0].register_forward_hook(lambda layer, *_: resting.append(layer.merged))
+    trainer = PPO(lambda: Count(), dataclasses.replace(SMALL, total_steps=32), policy=policy)
+    trainer.collect()
+    assert resting == [True] * 9  # once when it is looked at, and at each of eight steps
+    assert [module.training for module in policy.layer] == [True, False, True]
+    assert not policy.layer[0].merged
+
+
+def test_training_goes_on_in_new_episodes_after_a_rollout_that_was_interrupted():
+    class Interrupted(Count):
+        pressed = False
+
+        def step(self, action):
+            if self.steps == 4 and not Interrupted.pressed:
+                Interrupted.pressed = True
+                raise KeyboardInterrupt
+            return super().step(action)
+
+    trainer = PPO(Interrupted, dataclasses.replace(SMALL, num_envs=2, minibatch_size=4))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.learn()
+    rollout = trainer.collect()
+    # Every step leads to the next number, and every episode has its three steps.
+    assert torch.equal(rollout.next_obs, rollout.obs + 1)
+    assert rollout.episode_lengths.tolist() == [3] * 4
+    assert len(trainer.learn()) == 6
+
+
+def test_rates_of_an_optimizer_of_ones_own_stay():
+    trainer = PPO("CartPole-v1", SMALL)
+    networks = (trainer.policy, 1e-5), (trainer.critic, 1e-2)
+    groups = [{"params": list(network.parameters()), "lr": rate} for network, rate in networks]
+    trainer.optimizer = torch.optim.SGD(groups)
+    trainer.learn()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [1e-5, 1e-2]
+
+
+class Allowed(Layer):
+    """Action 1 is not allowed."""
+
+    def forward(self, obs):
+        return self.layer(obs) + torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+
+
+def test_an_action_that_is_not_allowed_is_never_taken_in_training_and_evaluation():
+    taken = set()
+
+    class Watching(Choice):
+        def step(self, action):
+            taken.add(int(action))
+            return super().step(action)
+
+    config = dataclasses.replace(SMALL, total_steps=320, ent_coef=0.01)
+    trainer = PPO(Watching, config, policy=Allowed(Categorical, 1, 4))
+    history = trainer.learn()
+    assert np.isfinite([row["entropy"] for row in history.rows]).all()
+    assert all(p.isfinite().all() for p in trainer.parameters)
+    assert evaluate(trainer.policy, Watching, seed=0).tolist() == [3.0] * 20
+    assert taken == {0, 2, 3}
+
+
+def test_new_episodes_begin_with_nothing_earned():
+    config = dataclasses.replace(SMALL, normalize_rewards=True)
+    trainer = PPO(lambda: Count(dies=False), config)
+    trainer.learn(lambda _: True)
+    assert (trainer.reward_normalizer.sums > 1).all()
+    trainer.start_episodes()
+    assert trainer.reward_normalizer.sums.tolist() == [0.0] * 4

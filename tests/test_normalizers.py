@@ -471,3 +471,11 @@ def test_a_row_in_which_an_environment_resets_itself_is_not_counted():
     # The sums are 1 and 1.5, and 1 in the next episode.
     assert normalizer.count.item() == 3
     assert normalizer.mean.item() == pytest.approx(3.5 / 3)
+
+
+def test_rows_of_another_width_and_no_rows_are_refused():
+    normalizer = ObsNormalizer(3)
+    with pytest.raises(ValueError, match=r"^obs has shape \(3, 1\), expected \(\.\.\., 3\)"):
+        normalizer(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"^rows has shape \(0, 3\), expected at least one row"):
+        normalizer.update(torch.zeros(0, 3))

@@ -457,7 +457,7 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
         "clip fraction",
         "value loss",
     ]
-    assert {axes.get_xlabel() for axes in figure.axes} == {"environment steps"}
+    assert figure.get_supxlabel() == "environment steps"
     # Wide enough for three panels, which make room for their words; few numbers below each.
     assert figure.get_size_inches().tolist() == [9, 4.6]
     assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"

@@ -184,7 +184,7 @@ def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monk
         envs.step_async(np.array([0, 1]))
         envs.parent_pipes[0].recv()  # and here, say, an interruption came
         close, asked = envs.close, []
-        monkeypatch.setattr(envs, "close", lambda timeout: asked.append(timeout) or close(0.1))
+        monkeypatch.setattr(envs, "close", lambda timeout: asked.append(timeout) or close(timeout=0.1))
         with pytest.warns(UserWarning, match="while waiting for a pending call"):
             close_envs(envs)
         assert asked == [5]

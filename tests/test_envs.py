@@ -183,10 +183,16 @@ def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monk
     if gone == "in the midst":
         envs.step_async(np.array([0, 1]))
         envs.parent_pipes[0].recv()  # and here, say, an interruption came
-        close = envs.close
-        monkeypatch.setattr(envs, "close", lambda timeout: close(timeout=timeout / 50))
+        close, asked = envs.close, []
+
+        def impatient(timeout):
+            asked.append(timeout)
+            close(timeout=0.1)
+
+        monkeypatch.setattr(envs, "close", impatient)
         with pytest.warns(UserWarning, match="while waiting for a pending call"):
             close_envs(envs)
+        assert asked == [5]
     else:
         for process in processes:
             os.kill(process.pid, getattr(signal, gone))

@@ -352,6 +352,13 @@ def test_value_loss_with_clipping_takes_the_larger_error():
     assert old_values.grad is None
 
 
+def test_a_value_is_clipped_to_what_is_near_the_old_one():
+    # From 4 it may move by 2: to 5 it has, with the squared error 25; of 1, 2 is left, and 4.
+    values = tensor(5.0, 1.0)
+    loss = value_loss(values, tensor(0.0, 0.0), tensor(4.0, 4.0), clip_range=2.0)
+    assert loss.item() == 0.5 * (25 + 4) / 2
+
+
 @pytest.mark.parametrize("half", [{"old_values": tensor(0.0)}, {"clip_range": 0.2}])
 def test_value_loss_with_half_of_what_clipping_needs_is_refused(half):
     with pytest.raises(ValueError, match="old_values and clip_range go together"):

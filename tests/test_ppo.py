@@ -291,6 +291,12 @@ def test_the_gradient_is_scaled_down_to_its_limit():
     assert length == pytest.approx(1e-4, rel=0.01)
 
 
+def test_adams_numbers_are_torchs_but_for_epsilon():
+    (group,) = PPO("CartPole-v1", SMALL).optimizer.param_groups
+    found = {name: group[name] for name in ("betas", "eps", "weight_decay", "amsgrad")}
+    assert found == {"betas": (0.9, 0.999), "eps": 1e-5, "weight_decay": 0, "amsgrad": False}
+
+
 @pytest.mark.parametrize(("batch_size", "size"), [(12, 4), (10, 4), (5, 5), (3, 1)])
 def test_minibatches_hold_every_step_once(batch_size, size):
     # Column c holds 100 c + the number of the step, in one dimension or in two.
@@ -509,6 +515,12 @@ def test_spaces_that_the_networks_do_not_fit_are_refused(spaces, message):
 
     with pytest.raises(ValueError, match=message):
         PPO(lambda: Odd(**spaces), SMALL)
+
+
+@pytest.mark.parametrize("action", [MultiDiscrete([[2, 2]]), Box(-1, 1, (2, 2)), Box(-1, 1, ())])
+def test_networks_alone_refuse_actions_of_other_dimensions_than_one(action):
+    with pytest.raises(ValueError, match=r"^action_space is .*, expected a Discrete, or a Multi"):
+        make_networks(BOX, action, (8,), torch.Generator())
 
 
 def test_states_by_number_are_learned_from_when_flattened():

@@ -32,7 +32,7 @@ STYLE = """
 @page { size: A4; margin: 20mm 18mm 22mm; @bottom-center { content: counter(page);
   font: 9pt "DejaVu Sans", sans-serif; } }
 @page :first { @bottom-center { content: none; } }
-html { font-size: 14px; }
+html { font-size: 12px; }
 h1 { font-size: 2rem; }
 h2 { font-size: 1.5rem; }
 h3 { font-size: 1.2rem; }
@@ -60,7 +60,8 @@ table.list, table.list :is(tbody, tr, td) { display: block; border: 0; padding: 
 table.list thead { display: none; }
 table.list tr { border-top: 1px solid #c8ccd0; padding: 0.4rem 0; break-inside: avoid; }
 table.list td > p { display: inline; }
-table.list b.head { color: #555; font-weight: normal; margin-right: 0.4rem; }
+table.list td > b.head { display: inline !important; margin-right: 0.4rem;
+  color: #555; font-weight: normal; }
 svg.way { height: 232mm !important; width: auto !important; max-width: 100% !important; }
 p.verdict { color: #1d6f42; margin: 0.3rem 0; }
 figure img, img { max-width: 100% !important; max-height: 150mm; width: auto; height: auto; }

@@ -228,8 +228,8 @@ def test_symbols_answer_the_keyboard(page: Page) -> None:
 def test_a_wide_table_becomes_a_list_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     visit(page, "book/notation.html")
-    table = page.locator("table.stacked").first
-    entry = table.locator("tbody tr").first.locator("td").nth(1)
+    page.locator("#values-and-advantages table.stacked").wait_for()
+    entry = page.locator("#values-and-advantages table tbody tr").first.locator("td").nth(1)
     assert entry.inner_text().startswith("meaning")
     page.set_viewport_size({"width": 1440, "height": 900})
     page.wait_for_function("!document.querySelector('table.stacked')")

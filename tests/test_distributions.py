@@ -103,9 +103,9 @@ def test_gaussian_samples_have_its_mean_its_spread_and_no_correlation():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gaussian_samples_are_torchs_normal_numbers_moved_and_stretched(dtype):
-    params = random_params((5,), 4).to(dtype)
+    params = random_params((50,), 4).to(dtype)
     drawn = DiagonalGaussian.sample(params, generator(3))
-    normal = torch.randn(5, 2, generator=generator(3), dtype=dtype)
+    normal = torch.randn(50, 2, generator=generator(3), dtype=dtype)
     expected = torch.distributions.Normal(params[:, :2], params[:, 2:].exp())
     torch.testing.assert_close((drawn - expected.mean) / expected.stddev, normal)
 
@@ -203,6 +203,13 @@ def test_several_choices_are_one_among_all_their_combinations(shape):
     assert torch.equal(mode, EVERY[joint(old).probs.argmax(-1)])
     for actions in (mode, drawn):
         assert (actions.shape, actions.dtype) == ((*shape, 4), torch.int64)
+
+
+def test_one_choice_alone_is_a_choice():
+    params, dist = random_params((4,), 3), MultiCategorical([3])
+    drawn = dist.sample(params, generator())
+    assert drawn.shape == (4, 1)
+    assert torch.equal(dist.log_prob(params, drawn), Categorical.log_prob(params, drawn[:, 0]))
 
 
 def test_several_choices_are_drawn_independently_with_their_probabilities():

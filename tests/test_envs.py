@@ -161,6 +161,16 @@ def test_in_processes_the_same_is_seen():
     assert np.array_equal(*seen)
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_this_process_goes_on_hearing_signals(vectorization):
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        close_envs(make_envs("CartPole-v1", 2, vectorization=vectorization))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 class Slow(gym.Env):
     """A step with action 1 takes a minute."""
 

@@ -462,6 +462,14 @@ def test_no_value_explodes_where_rewards_have_no_spread(env):
     assert history["value_loss"].max() < 1000
 
 
+def test_sums_begin_anew_where_all_episodes_do():
+    trainer = PPO("Pendulum-v1", SMALL)
+    trainer.learn(lambda _: True)
+    assert trainer.reward_normalizer.sums.all()
+    trainer.start_episodes()
+    assert not trainer.reward_normalizer.sums.any()
+
+
 def test_a_row_in_which_an_environment_resets_itself_is_not_counted():
     ends = torch.tensor([[False], [True], [False], [False]])
     rollout = paid(torch.tensor([[1.0], [1.0], [0.0], [1.0]]), ends, torch.zeros_like(ends))

@@ -468,6 +468,7 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
     # Two panels beside each other, which make room for their words; few numbers at each.
     assert figure.get_size_inches().tolist() == [5.2, 6]
     assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"
+    figure.draw_without_rendering()
     for axes in figure.axes:
         axes.set(xlim=(0, 9.9), ylim=(0, 9.9))
         assert axes.get_xticks().tolist() == [0, 2.5, 5, 7.5, 10]

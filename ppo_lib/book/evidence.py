@@ -12,6 +12,7 @@ import numpy as np
 from ppo_lib.validate import require
 
 DRAWS = 4000  #: of a bootstrap
+DRAWS_OF_TAILS = 10_000  #: where its far ends are asked for
 
 
 class Chance(NamedTuple):
@@ -75,7 +76,7 @@ def chance(first: np.ndarray, second: np.ndarray, *, comparisons: int = 1) -> Ch
     require(comparisons >= 1, f"comparisons is {comparisons}, expected at least 1")
     dice = np.random.default_rng(2)
     wins = (first[:, None] > second) + 0.5 * (first[:, None] == second)
-    weights = [dice.multinomial(n, np.full(n, 1 / n), DRAWS) / n for n in wins.shape]
+    weights = [dice.multinomial(n, np.full(n, 1 / n), DRAWS_OF_TAILS) / n for n in wins.shape]
     again = (weights[0] @ wins * weights[1]).sum(axis=1)
     tail = 0.025 / comparisons
     return Chance(float(wins.mean()), *np.quantile(again, [tail, 1 - tail]).tolist())

@@ -180,6 +180,14 @@ def test_drawn_pictures_have_alt_text_and_caption(path: Path) -> None:
     assert all(name.startswith("fig-") for name in names), names
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_tables_that_a_cell_gives_are_tables_on_the_page(path: Path) -> None:
+    for cell in code_cells(path):
+        given = [output.get("data", {}).get("text/markdown", "") for output in cell.outputs]
+        if any("|---" in text for text in given):
+            assert cell.metadata.get("mystnb", {}).get("markdown_format") == "myst", cell.source
+
+
 # -- equations and their checks ------------------------------------------------------------
 
 

@@ -17,10 +17,18 @@ WORDS = {
     ("book/03-reward-to-go-and-baseline", "the-baseline"): ("variance reduction",),
     ("book/04-values-and-advantage", "bellman-s-equation"): ("Bellman equation",),
     ("book/05-gae", "generalised-advantage-estimation"): ("GAE", "lambda"),
+    ("book/05-gae", "where-an-episode-ends"): ("time limit", "truncation"),
     ("book/06-importance-sampling", "importance-sampling"): ("importance sampling", "ratio"),
-    ("book/07-clipping-and-the-trainer", "second-restraint-clipping"): ("clip", "clipping"),
+    ("book/07-clipping-and-the-trainer", "second-restraint-clipping"): (
+        "clip",
+        "clipping",
+        "clipped loss",
+    ),
+    ("book/07-clipping-and-the-trainer", "the-whole-trainer"): ("learning rate", "hyperparameters"),
     ("book/07-clipping-and-the-trainer", "first-restraint-a-kl-penalty"): ("KL",),
     ("book/08-every-option", ""): ("entropy", "entropy bonus"),
+    ("book/08-every-option", "what-an-undecided-policy-is-paid"): ("exploration",),
+    ("book/one-page", ""): ("PPO",),
 }
 
 

@@ -8,6 +8,9 @@ document.addEventListener("DOMContentLoaded", () => {
   // These roles of Sphinx are deprecated, and not allowed where they stand.
   for (const node of document.querySelectorAll(".citation-list, .citation, .footnote-list, .footnote")) node.removeAttribute("role");
 
+  // A fold is called what is written on it.
+  for (const fold of document.querySelectorAll("summary[aria-label]")) fold.removeAttribute("aria-label");
+
   // The empty corner of a table heads nothing.
   for (const head of document.querySelectorAll("article th")) {
     if (!head.textContent.trim()) head.replaceWith(document.createElement("td"));

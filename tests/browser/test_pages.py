@@ -24,6 +24,11 @@ SETTLED = """async () => {
 SEARCHES = {
     "GAE": "book/05-gae.html#generalised-advantage-estimation",
     "clip": "book/07-clipping-and-the-trainer.html#second-restraint-clipping",
+    "clipped loss": "book/07-clipping-and-the-trainer.html#second-restraint-clipping",
+    "time limit": "book/05-gae.html#where-an-episode-ends",
+    "learning rate": "book/07-clipping-and-the-trainer.html#the-whole-trainer",
+    "exploration": "book/08-every-option.html#what-an-undecided-policy-is-paid",
+    "PPO": "book/one-page.html",
     "importance sampling": "book/06-importance-sampling.html#importance-sampling",
     "entropy": "book/08-every-option.html",
     "install": "book/index.html#get-it-running",

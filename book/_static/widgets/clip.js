@@ -73,7 +73,7 @@ Kit.mount("clip", (root) => {
       slider("ρ", { min: 0, max: 2, step: 0.01, value: rho }, move((v) => (rho = v))).node,
       slider("ε", { min: 0.05, max: 0.5, step: 0.05, value: epsilon }, (v) => ((epsilon = v), restart())).node),
     make("div", { class: "two" }, one.node, make("table", {}, terms)),
-    make("p", { class: "key" }, make("span", { class: "sample ratio" }), " ρ Â ", make("span", { class: "sample kl" }), " clip(ρ) Â ", make("span", { class: "sample J" }), " the smaller; shaded: no gradient"),
+    make("p", { class: "key" }, make("span", { class: "sample ratio" }), " ρ Â ", make("span", { class: "sample kl dotted" }), " clip(ρ) Â ", make("span", { class: "sample J" }), " the smaller; shaded: no gradient"),
     make("div", { class: "buttons" }, button("one step", () => climb(1)), button("ten steps", () => climb(10)), button("back to ρ = 1", restart), button("another batch", () => (seed++, collect()))),
     count, many.node);
   collect();

@@ -23,7 +23,7 @@ from gymnasium.wrappers import (
 )
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, replay
-from ppo_lib.checkpoint import plain
+from ppo_lib.checkpoint import plain, write_checkpoint
 from ppo_lib.distributions import Categorical
 
 SMALL = PPOConfig(
@@ -371,6 +371,26 @@ def test_a_state_that_was_taken_is_not_changed_by_the_trainer_that_takes_it_up()
         trainer.load_state_dict(state)
         rollouts.append(trainer.collect())
     assert all(torch.equal(a, b) for a, b in zip(*rollouts, strict=True))
+    sums = state["sums"].clone()
+    assert sums.any()
+    trainer.load_state_dict(state)
+    trainer.start_episodes()
+    assert torch.equal(state["sums"], sums)
+
+
+@pytest.mark.parametrize("what", ["obs", "random numbers"])
+def test_episodes_that_end_up_elsewhere_begin_anew(what):
+    trainer = PPO("CartPole-v1", SMALL)
+    trainer.collect()
+    state = trainer.state_dict()
+    (running,) = state["running"]
+    if what == "obs":  # although they have paid the same
+        running["obs"] = running["obs"] + 1e-3
+    else:
+        running["log"]["random"][0] = np.random.default_rng(99).bit_generator.state
+    with pytest.warns(UserWarning, match="the environment plays otherwise"):
+        trainer.load_state_dict(state)
+    assert trainer.anew.startswith("given the same random numbers")
 
 
 @pytest.mark.parametrize("env_id", ["tests/Foreign-v0"])
@@ -645,7 +665,7 @@ def test_a_file_has_its_name_only_when_all_of_it_is_on_the_disk(tmp_path, monkey
         seen.append((os.fstat(number).st_size, (tmp_path / "agent.pt").exists()))
 
     monkeypatch.setattr(os, "fsync", sync)
-    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
+    write_checkpoint(tmp_path / "agent.pt", {})  # so short that all of it has room in a buffer
     assert seen == [((tmp_path / "agent.pt").stat().st_size, False)]
 
 
@@ -709,6 +729,8 @@ def test_random_numbers_of_an_old_kind_do_not_stop_learning():
 
     with PPO(Old, PULLS) as trainer:
         assert len(trainer.learn()) == 4
+        refusal = "the environment's np_random is not gymnasium's"
+        assert trainer.running() == [{"refusal": refusal}]
 
 
 @pytest.mark.parametrize(

@@ -478,6 +478,13 @@ def test_two_of_them_have_columns_of_their_own(tmp_path, monkeypatch):
         again(trainer)
 
 
+def test_the_best_agent_is_looked_for_where_the_environment_is_of_a_module(tmp_path):
+    module = "gymnasium.envs.classic_control:CartPole-v1"
+    with PPO(module, PPOConfig(total_steps=512)) as trainer:
+        trainer.learn(best.KeepBest(tmp_path / "a.pt", 1, num_episodes=1))
+    assert PPO.load(tmp_path / "a.pt", env=module).env_steps == 512
+
+
 def test_away_from_a_terminal_a_line_now_and_then_says_how_far_it_is(command, monkeypatch):
     monkeypatch.setattr(keep, "LOG_EVERY", 0.0)
     _, _, err = command("CartPole-v1", *SHORT)

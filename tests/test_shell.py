@@ -456,8 +456,11 @@ def test_the_best_agent_that_could_not_be_written_is_written_later(tmp_path):
     callback = best.KeepBest(tmp_path / "folder" / "a.pt", 1, num_episodes=2)
     with pytest.warns(UserWarning, match="the best agent, at 512 steps, is not kept: "):
         trainer.learn(callback, lambda _: True)
+    with pytest.warns(UserWarning, match="is not kept: "):
+        assert not callback.write()
     (tmp_path / "folder").unlink()
     assert callback.write()
+    assert callback.write()  # there is nothing left to be written
     assert PPO.load(tmp_path / "folder" / "a.pt").env_steps == 512
 
 

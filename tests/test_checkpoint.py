@@ -420,8 +420,8 @@ def test_an_episode_that_is_very_long_is_not_kept(monkeypatch):
     for steps in (8, 16, 24):
         trainer.collect()
         kept = trainer.state_dict()["running"][0]
-        assert ("log" in kept) == (steps <= 20)
-    assert kept == {"refusal": "an episode has more than 20 steps"}
+        assert ("log" in kept) == (steps <= 16)
+    assert kept == {"refusal": "an episode has more than 16 steps"}
 
 
 def test_two_runs_resumed_from_one_file_are_the_same_to_the_bit(tmp_path):

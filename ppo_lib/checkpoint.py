@@ -344,7 +344,7 @@ def name_env(
 
 
 def env_of(
-    state: dict[str, Any], path: str | Path, *, asked: bool = False
+    state: dict[str, Any], path: str | Path, *, asked: bool
 ) -> tuple[str, dict[str, Any], list[Any]]:
     """The id, arguments and wrappers of the environment that a checkpoint names.
 

@@ -23,7 +23,7 @@ from gymnasium.wrappers import (
 )
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, replay
-from ppo_lib.checkpoint import plain
+from ppo_lib.checkpoint import plain, write_checkpoint
 from ppo_lib.distributions import Categorical
 from ppo_lib.networks import CategoricalPolicy
 
@@ -412,6 +412,26 @@ def test_a_state_that_was_taken_is_not_changed_by_the_trainer_that_takes_it_up()
         trainer.load_state_dict(state)
         rollouts.append(trainer.collect())
     assert all(torch.equal(a, b) for a, b in zip(*rollouts, strict=True))
+    sums = state["sums"].clone()
+    assert sums.any()
+    trainer.load_state_dict(state)
+    trainer.start_episodes()
+    assert torch.equal(state["sums"], sums)
+
+
+@pytest.mark.parametrize("what", ["obs", "random numbers"])
+def test_episodes_that_end_up_elsewhere_begin_anew(what):
+    trainer = PPO("CartPole-v1", SMALL)
+    trainer.collect()
+    state = trainer.state_dict()
+    (running,) = state["running"]
+    if what == "obs":  # although they have paid the same
+        running["obs"] = running["obs"] + 1e-3
+    else:
+        running["log"]["random"][0] = np.random.default_rng(99).bit_generator.state
+    with pytest.warns(UserWarning, match="the environment plays otherwise"):
+        trainer.load_state_dict(state)
+    assert trainer.anew.startswith("given the same random numbers")
 
 
 @pytest.mark.parametrize("env_id", ["tests/Foreign-v0"])
@@ -435,13 +455,14 @@ def test_other_environments_than_those_that_were_running_begin_anew(tmp_path):
 
 
 def test_an_episode_that_is_very_long_is_not_kept(monkeypatch):
-    monkeypatch.setattr(replay, "MAX_STEPS", 20)
+    assert replay.MAX_STEPS == 100_000
+    monkeypatch.setattr(replay, "MAX_STEPS", 16)
     trainer = PPO("Pendulum-v1", SMALL)
     for steps in (8, 16, 24):
         trainer.collect()
         kept = trainer.state_dict()["running"][0]
-        assert ("log" in kept) == (steps <= 20)
-    assert kept == {"refusal": "an episode has more than 20 steps"}
+        assert ("log" in kept) == (steps <= 16)
+    assert kept == {"refusal": "an episode has more than 16 steps"}
 
 
 def test_two_runs_resumed_from_one_file_are_the_same_to_the_bit(tmp_path):
@@ -686,7 +707,7 @@ def test_a_file_has_its_name_only_when_all_of_it_is_on_the_disk(tmp_path, monkey
         seen.append((os.fstat(number).st_size, (tmp_path / "agent.pt").exists()))
 
     monkeypatch.setattr(os, "fsync", sync)
-    PPO("CartPole-v1", SMALL).save(tmp_path / "agent.pt")
+    write_checkpoint(tmp_path / "agent.pt", {})  # so short that all of it has room in a buffer
     assert seen == [((tmp_path / "agent.pt").stat().st_size, False)]
 
 
@@ -750,6 +771,8 @@ def test_random_numbers_of_an_old_kind_do_not_stop_learning():
 
     with PPO(Old, PULLS) as trainer:
         assert len(trainer.learn()) == 4
+        refusal = "the environment's np_random is not gymnasium's"
+        assert trainer.running() == [{"refusal": refusal}]
 
 
 @pytest.mark.parametrize(

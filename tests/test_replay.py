@@ -71,6 +71,15 @@ def test_episodes_are_played_again_from_their_own_first_action(three):
     }
 
 
+def test_a_reset_is_played_again_as_it_was_given(three):
+    given, envs = [], make_envs(Walk, 2)
+    for env in envs.envs:
+        env.reset = lambda reset=env.reset, **how: given.append(how) or reset(**how)
+    Log(envs).play(three.state_dict())
+    # By a seed; and by a vector that has taken its mask out of the options.
+    assert given == [{"seed": 7}, {"options": {}}]
+
+
 @pytest.mark.parametrize("change", [{"extra": 1}, {"ends_at": 2}, {"cut_at": 2}, {"ends_at": 3}])
 def test_an_environment_that_draws_otherwise_or_ends_too_soon_plays_otherwise(change, three):
     # Where the length of the second episode is 2, an end at 3 is noticed in the first alone.

@@ -456,8 +456,11 @@ def test_the_best_agent_that_could_not_be_written_is_written_later(tmp_path):
     callback = best.KeepBest(tmp_path / "folder" / "a.pt", 1, num_episodes=2)
     with pytest.warns(UserWarning, match="the best agent, at 512 steps, is not kept: "):
         trainer.learn(callback, lambda _: True)
+    with pytest.warns(UserWarning, match="is not kept: "):
+        assert not callback.write()
     (tmp_path / "folder").unlink()
     assert callback.write()
+    assert callback.write()  # there is nothing left to be written
     assert PPO.load(tmp_path / "folder" / "a.pt").env_steps == 512
 
 
@@ -476,6 +479,13 @@ def test_two_of_them_have_columns_of_their_own(tmp_path, monkeypatch):
     again = best.KeepBest(tmp_path / "c.pt", 1, column="on another")
     with pytest.raises(ValueError, match="column is 'on another', which the history has from else"):
         again(trainer)
+
+
+def test_the_best_agent_is_looked_for_where_the_environment_is_of_a_module(tmp_path):
+    module = "gymnasium.envs.classic_control:CartPole-v1"
+    with PPO(module, PPOConfig(total_steps=512)) as trainer:
+        trainer.learn(best.KeepBest(tmp_path / "a.pt", 1, num_episodes=1))
+    assert PPO.load(tmp_path / "a.pt", env=module).env_steps == 512
 
 
 def test_away_from_a_terminal_a_line_now_and_then_says_how_far_it_is(command, monkeypatch):

@@ -303,6 +303,8 @@ class Session:
 
     def pytest_runtestloop(self, session: Any) -> bool:
         """In place of pytest's own."""
+        if session.testsfailed:  # a file could not be imported
+            os._exit(1)
         self.work(self, session.items)
         os._exit(0)
 

@@ -239,9 +239,9 @@ def draw_robot(env: gym.Env, title: str, said: str) -> Picture:
 
 
 def walk(policy: Policy, env_id: str, title: str, num_frames: int) -> Iterator[Picture]:
-    """A robot with its mean actions; a frame for each 1/20 s, episode after episode."""
+    """A robot with its mean actions; a frame for each 1/10 s, episode after episode."""
     env = gym.make(env_id)
-    every = max(1, round(1 / (20 * env.unwrapped.dt)))
+    every = max(1, 2 * round(1 / (20 * env.unwrapped.dt)))
     made = 0
     for seed in itertools.count(SEEN):
         obs, _ = env.reset(seed=seed)
@@ -264,10 +264,10 @@ def robots() -> None:
     for env_id, name in ROBOTS.items():
         config = replace(settings(env_id), total_steps=STEPS, seed=SEED)
         with PPO(env_id, config) as trainer:
-            before = list(walk(trainer.policy, env_id, f"{name}, before", 100))
+            before = list(walk(trainer.policy, env_id, f"{name}, before", 50))
             trainer.learn()
             title = f"after {trainer.env_steps:,} steps"
-            after = list(walk(trainer.policy, env_id, title, 100))
+            after = list(walk(trainer.policy, env_id, title, 50))
         rows.append([beside(pair) for pair in zip(before, after, strict=True)])
     frames = []
     for upper, lower in zip(*rows, strict=True):
@@ -275,7 +275,7 @@ def robots() -> None:
         frame.paste(upper, (0, 0))
         frame.paste(lower, (0, upper.height + 16))
         frames.append(frame)
-    save("robots", frames, fps=20, still=60)
+    save("robots", frames, fps=10, still=30)
 
 
 MAKE: dict[str, Callable[[], None]] = {

@@ -179,8 +179,9 @@ def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
     """Actions as the environments take them: here, and only here, clipped to their bounds."""
     space = envs.single_action_space
     array = actions.numpy()
-    if array.shape[1:] != space.shape:
+    found = array.shape[array.ndim - len(space.shape) :]
+    if found != space.shape:
         raise ValueError(
-            f"the policy's actions have shape {array.shape[1:]}, expected {space.shape} of {space}"
+            f"the policy's actions have shape {found}, expected {space.shape} of {space}"
         )
     return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array

@@ -1,7 +1,6 @@
 """Evaluation: what a policy earns, one episode in each of some environments of its own."""
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,14 +108,7 @@ def _steps(
     device, dist = device_of(policy), policy.dist
     array = envs.reset(seed=seed)[0]
     playing = np.arange(envs.num_envs)
-    for number in count():
-        if len(playing) == 0:
-            return
-        if number == max_steps:
-            raise ValueError(
-                f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
-                "gymnasium.wrappers.TimeLimit ends any"
-            )
+    for _ in range(max_steps):
         obs = obs_tensor(array[playing])
         with eval_mode(policy):
             params = policy(obs.to(device)).cpu()
@@ -129,6 +121,12 @@ def _steps(
         check_finite("reward", rewards)
         yield torch.tensor(playing), obs, actions, torch.tensor(rewards)
         playing = playing[~ended]
+        if len(playing) == 0:
+            return
+    raise ValueError(
+        f"envs has an episode that goes on after {max_steps} steps, expected it to end: "
+        "gymnasium.wrappers.TimeLimit ends any"
+    )
 
 
 def _in_all_columns(rows: Tensor, there: Tensor, num_columns: int) -> Tensor:

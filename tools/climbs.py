@@ -24,7 +24,11 @@ def train(climb: str, jobs: list[Job]) -> list[Run]:
     """Runs of one rung, side by side."""
     rungs, rates = zip(*(case.split() for case, _ in jobs), strict=True)
     seeds, rates = (seed for _, seed in jobs), [float(rate) for rate in rates]
-    runs = climbs.run(rungs[0], seeds, climb=climb, learning_rate=rates)
+    return to_store(climbs.run(rungs[0], seeds, climb=climb, learning_rate=rates))
+
+
+def to_store(runs: climbs.Runs) -> list[Run]:
+    """What is stored of each run."""
     columns = runs.finals.round(1).tolist(), runs.returns.round(1).tolist()
     return [{"finals": f, "returns": r} for f, r in zip(*columns, strict=True)]
 

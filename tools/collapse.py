@@ -9,7 +9,7 @@ nothing was searched for, and nothing is chosen.
 
 from typing import Any
 
-from climbs import CODE
+from climbs import CODE, to_store
 from experiments import ROOT, Experiment, Job, Run, arguments
 
 from ppo_lib.book import climbs, worlds
@@ -30,9 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
 def train(jobs: list[Job]) -> list[Run]:
     """Runs of one case, side by side."""
     changes = {"anneal_learning_rate": False} | CASES[jobs[0][0]]
-    runs = climbs.run("ppo", (seed for _, seed in jobs), climb=CLIMB, **changes)
-    columns = runs.finals.round(1).tolist(), runs.returns.round(1).tolist()
-    return [{"finals": f, "returns": r} for f, r in zip(*columns, strict=True)]
+    return to_store(climbs.run("ppo", (seed for _, seed in jobs), climb=CLIMB, **changes))
 
 
 def main() -> None:

@@ -264,10 +264,8 @@ def plot_runs(
         label: for the legend; a rung of the ladder has its name there.
         kwargs: passed to the line.
     """
-    label = RUNG_NAME.get(label, label)
-    (line,) = axes.plot(steps, np.median(runs, axis=0), label=label, **kwargs)
-    low, high = runs.min(axis=0), runs.max(axis=0)
-    axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    band = runs.min(axis=0), runs.max(axis=0)
+    _plot_in_band(axes, steps, np.median(runs, axis=0), band, 0.15, label, **kwargs)
 
 
 def plot_middle(
@@ -287,9 +285,16 @@ def plot_middle(
         kwargs: passed to the line.
     """
     style = {"color": RUNG[label]} if label in RUNG else {}
+    _plot_in_band(axes, steps, middle(runs), interval(runs), 0.2, label, **style | kwargs)
+
+
+def _plot_in_band(
+    axes: Axes, steps: Any, line: np.ndarray, band: Any, alpha: float, label: str, **kwargs: Any
+) -> None:
+    """A line, and between the two rows of a band its colour at some strength."""
     label = RUNG_NAME.get(label, label)
-    (line,) = axes.plot(steps, middle(runs), label=label, **style | kwargs)
-    axes.fill_between(steps, *interval(runs), color=line.get_color(), alpha=0.2, linewidth=0)
+    (drawn,) = axes.plot(steps, line, label=label, **kwargs)
+    axes.fill_between(steps, *band, color=drawn.get_color(), alpha=alpha, linewidth=0)
 
 
 def show_source(*functions: Callable[..., object] | type) -> Markdown:

@@ -90,35 +90,35 @@ class Collector:
         arrays: list[tuple[np.ndarray, ...]] = []
         returns: list[float] = []
         lengths: list[int] = []
-        for _ in range(num_steps):
-            with eval_mode(policy):
+        with eval_mode(policy):
+            for _ in range(num_steps):
                 params = policy(self.obs.to(device)).cpu()
-            actions = self._draw(policy, params, generator)
-            taken = env_actions(actions, self.envs)
-            self.log.add(taken)
-            array, rewards, terminated, truncated, _ = self.envs.step(taken)
-            if not np.isfinite(rewards).all():
-                check_params(params)  # what may be behind it
-                check_finite("reward", rewards)
-            next_obs, mask = obs_tensor(array), ~self.resetting
-            columns.append((self.obs, actions, params, next_obs))
-            # Copies: an environment may write into the same arrays at its next step.
-            arrays.append((rewards.copy(), terminated.copy(), truncated.copy(), mask))
-            self.obs = next_obs
+                actions = self._draw(policy, params, generator)
+                taken = env_actions(actions, self.envs)
+                self.log.add(taken)
+                array, rewards, terminated, truncated, _ = self.envs.step(taken)
+                if not np.isfinite(rewards).all():
+                    check_params(params)  # what may be behind it
+                    check_finite("reward", rewards)
+                next_obs, mask = obs_tensor(array), ~self.resetting
+                columns.append((self.obs, actions, params, next_obs))
+                # Copies: an environment may write into the same arrays at its next step.
+                arrays.append((rewards.copy(), terminated.copy(), truncated.copy(), mask))
+                self.obs = next_obs
 
-            self.returns += rewards
-            self.lengths += mask
-            ended = terminated | truncated
-            if ended.any():
-                returns += self.returns[ended].tolist()
-                lengths += self.lengths[ended].tolist()
-                self.returns[ended] = 0.0
-                self.lengths[ended] = 0
-            if _resets_itself(self.envs):
-                self.resetting = ended
-            elif ended.any():
-                self.log.begin(ended)
-                self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
+                self.returns += rewards
+                self.lengths += mask
+                ended = terminated | truncated
+                if ended.any():
+                    returns += self.returns[ended].tolist()
+                    lengths += self.lengths[ended].tolist()
+                    self.returns[ended] = 0.0
+                    self.lengths[ended] = 0
+                if _resets_itself(self.envs):
+                    self.resetting = ended
+                elif ended.any():
+                    self.log.begin(ended)
+                    self.obs = obs_tensor(self.envs.reset(options={"reset_mask": ended})[0])
         obs, actions, params, next_obs = (torch.stack(x) for x in zip(*columns, strict=True))
         check_params(params)
         rewards, *flags = (torch.tensor(np.stack(x)) for x in zip(*arrays, strict=True))

@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "each minibatch indexed by itself": {},
     "statistics after every gradient step": {},
     "distribution objects, with their checks": {},
-    "a second pass, for an entropy that weighs nothing": {},
+    "a second pass, for an entropy of weight 0": {},
     "tanh left out": {},
     "layers as one operation": {},
     "MKL's compatible kernels": {"MKL_CBWR": "COMPATIBLE"},
@@ -89,7 +89,7 @@ def switch(trainer: Any, variant: str) -> None:
                 return torch.distributions.Categorical(logits=params).sample()
 
         type(trainer.policy).dist = Objects
-    elif variant == "a second pass, for an entropy that weighs nothing":
+    elif variant == "a second pass, for an entropy of weight 0":
         loss = trainer.loss
 
         def with_entropy(minibatch: Any) -> Any:

@@ -156,10 +156,15 @@ def test_every_bug_has_its_runs_and_right_ones_beside_them():
     assert len(stored["seeds"]) >= 20
     assert min(np.diff(stored["seeds"])) >= 1000
     assert len(bugs.BUGS) >= 15
-    trained = [(task, bug) for bug in bugs.BUGS.values() for task in bug.tasks]
-    for task, bug in trained:
+    trained = [
+        (task, name, bug.changes)
+        for bug in bugs.BUGS.values()
+        for task in bug.tasks
+        for name in (bug.name, bugs.right_with(bug.changes))
+    ]
+    trained += [(task, bugs.right_with(changes), changes) for task, changes in bugs.CONTROLS]
+    for task, name, changes in trained:
         config = bugs.TASKS[task].config
-        batch = config.num_envs * bug.changes.get("num_steps", config.num_steps)
-        updates = bug.changes.get("total_steps", config.total_steps) // batch
-        for name in (bug.name, bugs.right_beside(bug)):
-            assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)
+        batch = config.num_envs * changes.get("num_steps", config.num_steps)
+        updates = changes.get("total_steps", config.total_steps) // batch
+        assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)

@@ -257,9 +257,13 @@ def planted(name: str) -> AbstractContextManager[Any]:
     return patch.object(_OWNERS[owner], attribute, BUGS[name].wrong)
 
 
-def right_beside(bug: Bug) -> str:
-    """The name of the right runs that a bug is held against: those with its settings."""
-    return ", ".join(["right", *(f"{key} {value}" for key, value in bug.changes.items())])
+def right_with(changes: dict[str, Any]) -> str:
+    """The name of the right runs with some settings changed; those beside a bug have its own."""
+    return ", ".join(["right", *(f"{key} {value}" for key, value in changes.items())])
+
+
+#: Right runs that stand beside no bug: a task, and what is changed of its settings.
+CONTROLS: list[tuple[str, dict[str, Any]]] = [("CartPole", {"clip_range": 1000})]
 
 
 _LOSS = "ppo.clipped_surrogate_loss"

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -147,8 +148,10 @@ def test_the_catalogue_of_the_chapter_is_that_of_the_code():
         _, name, says, breaks, reported, _ = (x.strip() for x in row.replace("\\|", "¦").split("|"))
         assert name == bug.name
         assert says == inspect.getdoc(bug.wrong).splitlines()[0]
-        assert breaks == f"{{eq}}`{bug.breaks}`"
-        assert all(seen.replace("#", "/issues/") in reported for seen in bug.seen)
+        assert breaks == ", ".join(f"{{eq}}`{label}`" for label in bug.breaks)
+        links = re.findall(r"\(https://github\.com/([^)]*)\)", reported)
+        assert links == [seen.replace("#", "/issues/") for seen in bug.seen]
+        assert bool(links) != (reported == "—")
 
 
 def test_every_bug_has_its_runs_and_right_ones_beside_them():

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -147,8 +148,10 @@ def test_the_catalogue_of_the_chapter_is_that_of_the_code():
         _, name, says, breaks, reported, _ = (x.strip() for x in row.replace("\\|", "¦").split("|"))
         assert name == bug.name
         assert says == inspect.getdoc(bug.wrong).splitlines()[0]
-        assert breaks == f"{{eq}}`{bug.breaks}`"
-        assert all(seen.replace("#", "/issues/") in reported for seen in bug.seen)
+        assert breaks == ", ".join(f"{{eq}}`{label}`" for label in bug.breaks)
+        links = re.findall(r"\(https://github\.com/([^)]*)\)", reported)
+        assert links == [seen.replace("#", "/issues/") for seen in bug.seen]
+        assert bool(links) != (reported == "—")
 
 
 def test_every_bug_has_its_runs_and_right_ones_beside_them():
@@ -156,10 +159,15 @@ def test_every_bug_has_its_runs_and_right_ones_beside_them():
     assert len(stored["seeds"]) >= 20
     assert min(np.diff(stored["seeds"])) >= 1000
     assert len(bugs.BUGS) >= 15
-    trained = [(task, bug) for bug in bugs.BUGS.values() for task in bug.tasks]
-    for task, bug in trained:
+    trained = [
+        (task, name, bug.changes)
+        for bug in bugs.BUGS.values()
+        for task in bug.tasks
+        for name in (bug.name, bugs.right_with(bug.changes))
+    ]
+    trained += [(task, bugs.right_with(changes), changes) for task, changes in bugs.CONTROLS]
+    for task, name, changes in trained:
         config = bugs.TASKS[task].config
-        batch = config.num_envs * bug.changes.get("num_steps", config.num_steps)
-        updates = bug.changes.get("total_steps", config.total_steps) // batch
-        for name in (bug.name, bugs.right_beside(bug)):
-            assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)
+        batch = config.num_envs * changes.get("num_steps", config.num_steps)
+        updates = changes.get("total_steps", config.total_steps) // batch
+        assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)

@@ -1,6 +1,7 @@
 """Train with every bug of `ppo_lib.book.bugs`, and without, and store the learning curves.
 
-Usage: ``python tools/bugs.py [--processes N] [BUG …]``; some six minutes on two free cores for all.
+Usage: ``python tools/bugs.py [--processes N] [BUG …]``; some six minutes on two free cores for all,
+and for the right runs without a clip that stand beside no bug.
 With bugs named, the stored runs of the others are kept.  Every bug has the seeds and the
 settings of the right runs beside it; no setting was chosen on these seeds.
 """
@@ -45,8 +46,14 @@ def main() -> None:
     cases = {
         (task, key): (name if key == name else "", bugs.BUGS[name].changes)
         for name in named
-        for task, key in product(bugs.BUGS[name].tasks, (bugs.right_beside(bugs.BUGS[name]), name))
+        for task, key in product(
+            bugs.BUGS[name].tasks, (bugs.right_with(bugs.BUGS[name].changes), name)
+        )
     }
+    if not arguments.bugs:
+        cases |= {
+            (task, bugs.right_with(changes)): ("", changes) for task, changes in bugs.CONTROLS
+        }
     pool = partial(ProcessPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
     with pool(arguments.processes) as executor:
         # The small worlds first, and the right runs before the bugs.

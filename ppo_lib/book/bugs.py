@@ -1,4 +1,4 @@
-"""Silent bugs that real projects shipped, each planted in the library in a few lines.
+"""Silent bugs, nearly all reported from real projects, each planted in a few lines.
 
 Beside them stand two worlds so small that their effect is seen.
 
@@ -212,9 +212,9 @@ class Bug:
     name: str
     place: str  #: what it stands in for, "ppo.gae" say
     wrong: Callable[..., Any]
-    breaks: str  #: the label of an equation
+    breaks: tuple[str, ...]  #: the labels of equations
     check: str  #: the function of `ppo_lib.audit` that finds it; none for one that hides from all
-    seen: tuple[str, ...]  #: where it was reported, "owner/name#number"
+    seen: tuple[str, ...]  #: where one like it was reported, "owner/name#number"
     tasks: tuple[str, ...]
     changes: dict[str, Any] = field(default_factory=dict)  #: of the settings, right run and wrong
 
@@ -243,7 +243,8 @@ def bug(
     """Enter a function in `BUGS`."""
 
     def enter(wrong: Function) -> Function:
-        BUGS[name] = Bug(name, place, wrong, breaks, check, tuple(seen.split()), tasks, changes)
+        labels, reports = tuple(breaks.split()), tuple(seen.split())
+        BUGS[name] = Bug(name, place, wrong, labels, check, reports, tasks, changes)
         return wrong
 
     return enter
@@ -257,9 +258,13 @@ def planted(name: str) -> AbstractContextManager[Any]:
     return patch.object(_OWNERS[owner], attribute, BUGS[name].wrong)
 
 
-def right_beside(bug: Bug) -> str:
-    """The name of the right runs that a bug is held against: those with its settings."""
-    return ", ".join(["right", *(f"{key} {value}" for key, value in bug.changes.items())])
+def right_with(changes: dict[str, Any]) -> str:
+    """The name of the right runs with some settings changed; those beside a bug have its own."""
+    return ", ".join(["right", *(f"{key} {value}" for key, value in changes.items())])
+
+
+#: Right runs that stand beside no bug: a task, and what is changed of its settings.
+CONTROLS: list[tuple[str, dict[str, Any]]] = [("CartPole", {"clip_range": 1000})]
 
 
 _LOSS = "ppo.clipped_surrogate_loss"
@@ -272,7 +277,7 @@ _entropy, _kl, _log_prob = Categorical.entropy, Categorical.kl, DiagonalGaussian
     _LOSS,
     breaks="eq-e13",
     check="check_my_policy_loss",
-    seen="natolambert/rlhf-book#125",
+    seen="WangYuxiang8/RL-demo#1",
 )
 def lost_minus(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
@@ -286,7 +291,7 @@ def lost_minus(
     _LOSS,
     breaks="eq-e13",
     check="check_my_policy_loss",
-    seen="yandexdataschool/Practical_RL#248",
+    seen="jvmncs/safe-grid-agents#28",
     tasks=("ledge", "CartPole"),
 )
 def max_for_min(
@@ -318,7 +323,7 @@ def min_before_product(
     _LOSS,
     breaks="eq-e8",
     check="check_my_policy_loss",
-    seen="datawhalechina/joyrl-book#43",
+    seen="",
 )
 def swapped(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, *, clip_range: float
@@ -334,7 +339,7 @@ def swapped(
     _LOSS,
     breaks="eq-e8",
     check="check_my_policy_loss",
-    seen="higgsfield-ai/higgsfield#20 tensorforce/tensorforce#312",
+    seen="tensorforce/tensorforce#312",
 )
 def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: float) -> Tensor:
     """The ratio of the new policy to itself: always 1, and never clipped."""
@@ -346,7 +351,7 @@ def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: 
     "Categorical.kl",
     breaks="eq-e12",
     check="check_my_kl",
-    seen="tensorforce/tensorforce#107 huggingface/trl#168",
+    seen="openai/spinningup#264",
     loss="kl",
 )
 def kl_the_wrong_way(old_params: Tensor, params: Tensor) -> Tensor:
@@ -359,7 +364,7 @@ def kl_the_wrong_way(old_params: Tensor, params: Tensor) -> Tensor:
     "Categorical.entropy",
     breaks="eq-ppo-loss",
     check="check_my_entropy",
-    seen="PKU-Alignment/omnisafe#133 DLR-RM/stable-baselines3#127",
+    seen="PKU-Alignment/omnisafe#133 DLR-RM/stable-baselines3#127 rlworkgroup/garage#628",
     ent_coef=0.02,
 )
 def entropy_punished(params: Tensor) -> Tensor:
@@ -372,7 +377,7 @@ def entropy_punished(params: Tensor) -> Tensor:
     "ppo.value_loss",
     breaks="eq-value-loss",
     check="check_my_value_loss",
-    seen="RLinf/RLinf#1568 PacktPublishing/Deep-Reinforcement-Learning-Hands-On#33",
+    seen="RLinf/RLinf#1568 automl/Mighty#126",
     tasks=("ledge", "CartPole"),
 )
 def broadcast(values: Tensor, returns: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -395,9 +400,9 @@ def own_value(rewards: Tensor, values: Tensor, *rest: Tensor, **numbers: float) 
 @bug(
     "no flag in GAE",
     "ppo.gae",
-    breaks="eq-d24",
+    breaks="eq-d24 eq-d25",
     check="check_my_gae",
-    seen="",
+    seen="walkinglabs/hands-on-modern-rl#63",
     tasks=("ledge", "CartPole"),
 )
 def no_flag(
@@ -411,7 +416,7 @@ def no_flag(
 @bug(
     "a time limit as a death",
     "ppo.gae",
-    breaks="eq-limit-as-death",
+    breaks="eq-d24",
     check="check_my_gae",
     seen="Toni-SM/skrl#449 vwxyzjn/cleanrl#198",
 )
@@ -455,7 +460,7 @@ def leak(
     "ppo.gae",
     breaks="eq-gae-recursion",
     check="check_my_gae",
-    seen="labmlai/annotated_deep_learning_paper_implementations#255",
+    seen="",
 )
 def gamma_lost(
     rewards: Tensor,
@@ -497,9 +502,9 @@ def reads_itself(
 @bug(
     "the flags of the step after",
     "ppo.gae",
-    breaks="eq-d24",
+    breaks="eq-d24 eq-d25",
     check="check_my_gae",
-    seen="RoboVerseOrg/RoboVerse#814 anthonytorlucci/rlevo#342",
+    seen="RoboVerseOrg/RoboVerse#814 DLR-RM/stable-baselines3#105 anthonytorlucci/rlevo#342",
 )
 def flags_of_the_step_after(
     rewards: Tensor,
@@ -535,7 +540,7 @@ def value_after_the_reset(self: PPO) -> Rollout:
     "PPO.collect",
     breaks="eq-a3",
     check="check_my_rollout",
-    seen="vwxyzjn/cleanrl#499",
+    seen="Denys88/rl_games#362",
 )
 def reset_as_a_step(self: PPO) -> Rollout:
     """A row whose action was ignored, from the last episode's end to the next one's start."""
@@ -577,7 +582,7 @@ def clipped_action(self: PPO) -> Rollout:
     "DiagonalGaussian.log_prob",
     breaks="eq-e8",
     check="check_my_log_prob",
-    seen="thu-ml/tianshou#40",
+    seen="jannerm/ddpo#10 yifan123/flow_grpo#143",
     tasks=("puck",),
 )
 def mean_for_sum(params: Tensor, actions: Tensor) -> Tensor:
@@ -588,9 +593,9 @@ def mean_for_sum(params: Tensor, actions: Tensor) -> Tensor:
 @bug(
     "a minibatch of one normalised",
     "ppo.normalize_advantages",
-    breaks="eq-centred",
+    breaks="eq-ppo-loss",
     check="check_my_normalize",
-    seen="DLR-RM/stable-baselines3#325 DLR-RM/stable-baselines3#1028",
+    seen="tensorflow/agents#651",
     tasks=("ledge",),
     minibatch_size=1,
     num_steps=8,
@@ -605,7 +610,7 @@ def one_normalised(advantages: Tensor) -> Tensor:
 @bug(
     "advantages from the new critic",
     "PPO._minibatches_of_all_epochs",
-    breaks="eq-d23",
+    breaks="eq-e13",
     check="",
     seen="michaelnny/deep_rl_zoo#5 SwarmRL/SwarmRL#125",
     tasks=("ledge", "CartPole"),
@@ -621,7 +626,7 @@ def from_the_new_critic(self: PPO, batch: Batch) -> Iterator[Batch]:
 @bug(
     "the critic forgotten",
     "PPO._make_optimizer",
-    breaks="eq-ppo-loss",
+    breaks="eq-ppo-update",
     check="check_my_trainer",
     seen="AgileRL/AgileRL#154",
 )
@@ -633,9 +638,9 @@ def critic_forgotten(self: PPO) -> torch.optim.Adam:
 @bug(
     "a layer that the optimizer does not see",
     "PPO._follow_parameters",
-    breaks="eq-ppo-loss",
+    breaks="eq-ppo-update",
     check="check_my_trainer",
-    seen="juliusfrost/dreamer-pytorch#79",
+    seen="SforAiDl/genrl#315",
 )
 def unseen_layer(self: PPO) -> None:
     """The policy's last layer is replaced after the optimizer was made."""

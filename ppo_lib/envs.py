@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from ppo_lib.validate import check_finite, require
@@ -103,16 +103,26 @@ def make_envs(
             made = wrap(made, **arguments)
         return made
 
-    vector = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv}[vectorization]
-    envs = vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    if vectorization == "sync":
-        different = len({id(copy.unwrapped) for copy in envs.envs})
-        if different < num_envs:
-            envs.close()
-            raise ValueError(
-                f"env made {different} environments in {num_envs} calls, expected a new one each "
-                "time"
-            )
+    options: dict[str, Any] = {"copy": False, "autoreset_mode": AutoresetMode.DISABLED}
+    if vectorization == "async":
+        return AsyncVectorEnv([make] * num_envs, **options)
+    opened: list[gym.Env[Any, Any]] = []
+
+    def kept() -> gym.Env[Any, Any]:
+        opened.append(make())
+        return opened[-1]
+
+    try:
+        envs = SyncVectorEnv([kept] * num_envs, **options)
+        different = len({id(made.unwrapped) for made in opened})
+        require(
+            different == num_envs,
+            f"env made {different} environments in {num_envs} calls, expected a new one each time",
+        )
+    except BaseException:  # nothing that was opened here stays open
+        for made in opened:
+            made.close()
+        raise
     return envs
 
 

@@ -17,7 +17,9 @@ class Policy(nn.Module):
     A policy of one's own sets ``dist`` and implements ``forward``, from observations ``[..., *S]``
     of the environment's shape S and of ``obs_dtype`` to parameters ``[..., P]``.  Where actions are
     bounded it implements `in_bounds` too, with which `act` clips; in training the environments'
-    own bounds are used.
+    own bounds are used.  Dropout and batch norm are off where actions are drawn and values
+    estimated, and in the loss as the network says, by default on: the ratio of the first gradient
+    step is then not 1.  Stable-Baselines3 does the same.
     """
 
     dist: type[Categorical] | MultiCategorical | type[DiagonalGaussian]

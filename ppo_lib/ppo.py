@@ -27,7 +27,7 @@ from ppo_lib.objectives import (
     normalize_advantages,
     value_loss,
 )
-from ppo_lib.policies import Policy
+from ppo_lib.policies import Policy, eval_mode
 from ppo_lib.returns import gae
 from ppo_lib.rollout import Collector, Rollout
 from ppo_lib.validate import asks_to_stop, require
@@ -137,7 +137,6 @@ class PPO:
         """
         c, threads = self.config, torch.get_num_threads()
         total = c.num_updates * c.batch_size
-        self._follow_parameters()
         torch.set_num_threads(c.num_threads)
         try:
             with progress_bar(total, self.env_steps, wanted=show_progress) as bar:
@@ -168,7 +167,8 @@ class PPO:
             ValueError: if a gradient is not finite; no parameter has changed in its step.
         """
         c = self.config
-        with torch.no_grad():
+        self._follow_parameters()
+        with torch.no_grad(), eval_mode(self.critic):
             values = self.critic(rollout.obs.to(c.device)).cpu()
             next_values = self.critic(rollout.next_obs.to(c.device)).cpu()
         rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
@@ -218,7 +218,7 @@ class PPO:
         }
         if c.loss == "kl":
             row["kl_coef"] = self.kl_coef
-            with torch.no_grad():
+            with torch.no_grad(), eval_mode(self.policy):
                 kl = self.policy.dist.kl(batch.dist_params, self.policy(batch.obs)).mean().item()
             self.kl_coef = adapt_kl_coef(self.kl_coef, kl, kl_target=c.adaptive_kl_target)
         for normalizer in self._obs_normalizers():

@@ -213,3 +213,21 @@ def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monk
         close_envs(envs)
     assert not any(process.is_alive() for process in processes)
     assert envs.closed
+
+
+def test_what_was_opened_is_closed_where_a_later_environment_cannot_be_made():
+    opened = []
+
+    class Few(Slow):
+        def __init__(self):
+            if len(opened) == 2:
+                raise RuntimeError("there is no third one")
+            opened.append(self)
+            self.times_closed = 0
+
+        def close(self):
+            self.times_closed += 1
+
+    with pytest.raises(RuntimeError, match=r"^there is no third one$"):
+        make_envs(Few, 4)
+    assert [env.times_closed for env in opened] == [1, 1]

@@ -963,3 +963,46 @@ def test_new_episodes_begin_with_nothing_earned():
     assert (trainer.reward_normalizer.sums > 1).all()
     trainer.start_episodes()
     assert trainer.reward_normalizer.sums.tolist() == [0.0] * 4
+
+
+def test_a_layer_that_a_callback_puts_in_is_trained_from_the_next_update_on():
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 2)
+    drawn = copy.deepcopy(layer)
+
+    def put_in(trainer):
+        if trainer.env_steps == 32:
+            trainer.policy.net[-1] = layer
+        # One update later it is another.
+        assert torch.equal(layer.weight, drawn.weight) == (trainer.env_steps == 32)
+
+    PPO("CartPole-v1", SMALL).learn(put_in)
+    assert not torch.equal(layer.bias, drawn.bias)
+
+
+@pytest.mark.parametrize("resting", [False, True])
+def test_dropout_is_off_for_actions_and_values_and_on_in_the_loss_unless_it_rests(resting):
+    torch.manual_seed(0)
+    policy = Dropping().train(not resting)
+    critic = nn.Sequential(nn.Linear(4, 64), nn.Dropout(), nn.Linear(64, 1), nn.Flatten(-2))
+    whole = dataclasses.replace(SMALL, minibatch_size=32, num_epochs=1)
+    trainer = Watched("CartPole-v1", whole, policy=policy, critic=critic)
+    quiet = copy.deepcopy(critic).eval()
+    row = trainer.update(trainer.collect())
+    (minibatch,) = trainer.minibatches
+    with torch.no_grad():
+        assert torch.allclose(minibatch.values, quiet(minibatch.obs), atol=1e-5)
+    assert critic.training
+    # The first ratio is 1 only where the loss sees the network that the actions were drawn with.
+    assert row["approx_kl"] < 1e-9 if resting else row["approx_kl"] > 1e-4
+
+
+def test_the_price_of_kl_follows_the_policies_that_act():
+    torch.manual_seed(0)
+    policy = Dropping()
+    policy.net = nn.Sequential(nn.Linear(4, 64), nn.Dropout(), nn.Linear(64, 2))
+    still = dataclasses.replace(SMALL, loss="kl", learning_rate=1e-9, adaptive_kl_target=1e-4)
+    trainer = PPO("CartPole-v1", still, policy=policy)
+    trainer.update(trainer.collect())
+    # Nothing has moved, but with dropout it would seem to.
+    assert trainer.kl_coef == 0.5

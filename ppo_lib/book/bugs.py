@@ -639,7 +639,8 @@ def critic_forgotten(self: PPO) -> torch.optim.Adam:
 )
 def unseen_layer(self: PPO) -> None:
     """The policy's last layer is replaced after the optimizer was made."""
-    self.policy.net[-1] = copy.deepcopy(self.policy.net[-1])
+    if self.env_steps == 0:
+        self.policy.net[-1] = copy.deepcopy(self.policy.net[-1])
 
 
 @bug(

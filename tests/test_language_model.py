@@ -72,6 +72,18 @@ def test_a_block_is_a_layer_of_torch(model: LanguageModel) -> None:
     assert_close(block(x, None)[0], layer(x, src_mask=mask), atol=1e-5, rtol=1e-5)
 
 
+def test_a_model_adds_the_places_and_reads_what_the_last_block_has(model, texts) -> None:
+    tokens = texts[1]
+    x = torch.stack([model.token.weight[row] for row in tokens.T])
+    x = x + model.place.weight[: len(tokens)]
+    for block in model.blocks:
+        x, _ = block(x, None)
+    x = torch.nn.functional.layer_norm(x, (16,), model.norm.weight, model.norm.bias)
+    logits, values = model(tokens)
+    assert_close(logits, (x @ model.logits.weight.T + model.logits.bias).transpose(0, 1))
+    assert_close(values, (x @ model.value.weight[0] + model.value.bias).T)
+
+
 def test_nothing_sees_what_comes_later(model: LanguageModel, texts) -> None:
     prompts, tokens = texts
     changed = tokens.clone()
@@ -395,6 +407,36 @@ def test_each_prompt_has_an_optimum_of_its_own():
 
 
 # -- numbers by hand -----------------------------------------------------------------------
+
+
+def test_what_trains_a_model_is_adam_with_a_short_memory(model, monkeypatch) -> None:
+    made = []
+
+    class Watched(torch.optim.Adam):
+        def __init__(self, params, *args, **more):
+            super().__init__(params, *args, **more)
+            made.append((*args, more))
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    assert tuning.pretrain(0, steps=1, batch=2).place.num_embeddings == 19  # prompt and 18 tokens
+    pairs = tuning.preferences(model, 2, generator())
+    tuning.fit_reward_model(model, pairs, generator(), epochs=1)
+    list(
+        tuning.tune(deepcopy(model), model, model, generator(), kl_coef=0.1, updates=1, responses=2)
+    )
+    assert made == [({"betas": (0.9, 0.95)},)] * 2 + [(1e-3, {})]
+
+
+def test_reviews_have_one_to_three_clauses(texts) -> None:
+    commas = (texts[1] == reviews.NUMBER["and"]).sum(0)
+    assert set(commas.tolist()) == {0, 1, 2}
+
+
+def test_a_model_reads_where_it_is(model: LanguageModel) -> None:
+    # The device that computes nothing tells where a tensor of another one comes in.
+    away = deepcopy(model).to("meta")
+    tokens = torch.zeros(5, 2, dtype=torch.int64, device="meta")
+    assert {x.device.type for x in away(tokens)} == {"meta"}
 
 
 def test_the_rate_goes_up_for_20_steps_and_then_down_to_0() -> None:

@@ -123,6 +123,10 @@ def test_training_comes_near_the_optimum_and_a_mistake_does_not() -> None:
     assert world.kl(right, best) < 0.02 < world.kl(wrong, best)
 
 
+def test_one_text_may_be_drawn() -> None:
+    assert len(world.sample(REFERENCE, 1, torch.Generator()).texts) == 1
+
+
 def test_kl_is_the_sum_over_a_walk_of_the_divergences_of_its_steps() -> None:
     p, q = logits(1).softmax(-1), logits(2).softmax(-1)
     reached, total = torch.zeros(341, dtype=torch.float64), 0.0
@@ -150,15 +154,16 @@ def test_the_speaker_looks_at_the_last_word() -> None:
 
 
 def test_of_few_pairs_the_prior_keeps_the_weights_short() -> None:
-    # 3 log σ(w) - w²/4 is largest where 3 (1 - σ(w)) = w/2.
+    # n log σ(w) - w²/4 is largest where n (1 - σ(w)) = w/2.
     features = torch.zeros(1365, 1, dtype=torch.float64)
     features[7] = 1.0
-    found = world.fit_reward_model(features, torch.tensor([7] * 3), torch.tensor([8] * 3))
-    low, high = 0.0, 6.0
-    while high - low > 1e-9:
-        w = (low + high) / 2
-        low, high = (w, high) if 3 / (1 + math.exp(w)) > w / 2 else (low, w)
-    assert found.tolist() == pytest.approx([low], abs=1e-7)
+    for n in (1, 3):
+        found = world.fit_reward_model(features, torch.tensor([7] * n), torch.tensor([8] * n))
+        low, high = 0.0, 6.0
+        while high - low > 1e-9:
+            w = (low + high) / 2
+            low, high = (w, high) if n / (1 + math.exp(w)) > w / 2 else (low, w)
+        assert found.tolist() == pytest.approx([low], abs=1e-7)
 
 
 def test_a_text_that_is_worth_log_3_more_is_preferred_three_times_in_four() -> None:
@@ -226,7 +231,8 @@ def trained(monkeypatch):
 
             def watching(*args, **named):
                 seen[name] = (*args, *named.values())
-                return real(*args, **named)
+                seen[f"from {name}"] = result = real(*args, **named)
+                return result
 
             monkeypatch.setattr(place, name, watching)
 
@@ -256,6 +262,7 @@ def test_what_an_update_is_given(trained) -> None:
     _, returns = right["value_loss"]
     assert clip == 0.2
     assert "surrogate_loss" not in right
+    assert not right["end"].requires_grad
     # With γ and λ of 1 an advantage is the sum of what follows, less the value.
     mask = ends.flip(0).cumsum(0).flip(0) > 0
     assert len(old) == len(advantages) == len(returns) == int(mask.sum())
@@ -281,8 +288,10 @@ def test_each_mistake_changes_what_it_names(trained) -> None:
     assert bool((values[:-1] != 0).any())
     assert_close(later[:-1], values[1:] * (ends.flip(0).cumsum(0).flip(0) > 0)[1:])
     found = trained("end masked as padding")
-    mask = found["gae"][3].flip(0).cumsum(0).flip(0) > 0
-    assert len(found["value_loss"][1]) < int(mask.sum())
+    drawn = found["from sample"]
+    words = drawn.mask & (drawn.tokens != world.END)
+    assert 0 < int(words.sum()) < int(drawn.mask.sum())
+    assert_close(found["value_loss"][1], found["from gae"][1][words])
     assert "surrogate_loss" in trained(clip_range=None)
 
 

@@ -176,6 +176,8 @@ def test_trajectories_are_drawn_as_often_as_their_probabilities_say():
     assert ((share - probs).abs() <= 5 * (probs * (1 - probs) / num).sqrt() + 1 / num).all()
     with pytest.raises(ValueError, match=r"^num is 0, expected at least 1$"):
         draw(TRAJECTORIES, policy, 0, torch.Generator())
+    again = draw(TRAJECTORIES, policy, num, torch.Generator().manual_seed(0))
+    assert torch.equal(again.states, drawn.states)
     assert len(draw(TRAJECTORIES, policy.requires_grad_(), 1, torch.Generator()).states) == 1
 
 

@@ -111,3 +111,17 @@ def test_the_actions_kept_are_copies(three):
     three.add(actions)
     actions[:] = 0
     assert three.state_dict()["actions"][-1].tolist() == [7, 8]
+
+
+def test_what_does_not_show_how_it_is_stepped_is_refused_and_nothing_kept():
+    envs = gym.vector.SyncVectorEnv([Walk] * 2)  # resets at the next step
+    log = Log(envs)
+    assert log.refusal == "SyncVectorEnv does not show what goes on in it"
+    log.begin(seed=0)
+    log.add(np.array([1, 2]))
+    assert log.state_dict() is None
+    envs = make_envs(Walk, 2, vectorization="async")
+    try:
+        assert Log(envs).refusal == "AsyncVectorEnv does not show what goes on in it"
+    finally:
+        envs.close()

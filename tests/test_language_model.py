@@ -410,12 +410,16 @@ def test_each_prompt_has_an_optimum_of_its_own():
 
 
 def test_what_trains_a_model_is_adam_with_a_short_memory(model, monkeypatch) -> None:
-    made = []
+    made, rates = [], []
 
     class Watched(torch.optim.Adam):
         def __init__(self, params, *args, **more):
             super().__init__(params, *args, **more)
             made.append((*args, more))
+
+        def step(self):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step()
 
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     assert tuning.pretrain(0, steps=1, batch=2).place.num_embeddings == 19  # prompt and 18 tokens
@@ -425,6 +429,8 @@ def test_what_trains_a_model_is_adam_with_a_short_memory(model, monkeypatch) -> 
         tuning.tune(deepcopy(model), model, model, generator(), kl_coef=0.1, updates=1, responses=2)
     )
     assert made == [({"betas": (0.9, 0.95)},)] * 2 + [(1e-3, {})]
+    assert rates == pytest.approx([4e-3 / 20, 3e-3 / 20] + [1e-3] * 4)
+    assert len(tuning.sample(model, 1, generator())[0]) == 1
 
 
 def test_reviews_have_one_to_three_clauses(texts) -> None:

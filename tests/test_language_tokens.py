@@ -91,6 +91,7 @@ def test_whitening_is_over_tokens_and_can_keep_the_mean() -> None:
         (lambda: response_mask(TOKENS.float(), END), "tokens has dtype torch.float32"),
         (lambda: last_token(MASK.long()), "mask has dtype torch.int64"),
         (lambda: last_token(~MASK), "mask is False on a first token"),
+        (lambda: last_token(torch.tensor([[True, False]])), "mask is False on a first token"),
         (lambda: last_token(torch.tensor([[True], [False], [True]])), "mask is True after"),
         (lambda: next_values(torch.zeros(4, 2), MASK), r"mask has shape \(4, 3\)"),
         (lambda: sequence_sum(torch.zeros(4, 1), MASK), r"mask has shape \(4, 3\)"),

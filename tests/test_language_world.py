@@ -58,7 +58,7 @@ def test_probabilities_are_products_over_a_walk() -> None:
     ],
 )
 def test_the_judge_parses(words: tuple[str, ...], reward: float) -> None:
-    assert float(GOLD[number(*words)]) == pytest.approx(reward)
+    assert float(world.gold_rewards()[number(*words)]) == pytest.approx(reward)
 
 
 def test_a_text_is_said_as_it_ends() -> None:
@@ -78,8 +78,14 @@ def test_the_optimum_is_the_closed_form_and_nothing_is_better(beta: float) -> No
 
 
 def test_the_value_of_the_empty_prefix_is_the_goal() -> None:
-    _, v = world.soft_values(logits(), REFERENCE, GOLD, kl_coef=0.3)
+    q, v = world.soft_values(logits(), REFERENCE, GOLD, kl_coef=0.3)
     assert_close(v[0], world.kl_objective(logits(), REFERENCE, GOLD, kl_coef=0.3))
+    # And of every prefix: what follows each token, less the price of its probability.
+    p, ratio = logits().softmax(-1), logits().log_softmax(-1) - REFERENCE.log_softmax(-1)
+    assert_close(v, (p * (q - 0.3 * ratio)).sum(-1))
+    assert_close(q[:, world.END], GOLD[:341])
+    longer = torch.cat([v, GOLD[341:]])[1:].reshape(-1, 4)
+    assert_close(q[:, :4], longer)
 
 
 def test_soft_policy_iteration_arrives_in_five_steps() -> None:
@@ -140,7 +146,7 @@ def test_kl_is_the_sum_over_a_walk_of_the_divergences_of_its_steps() -> None:
 
 
 def test_the_speaker_looks_at_the_last_word() -> None:
-    probs = REFERENCE.softmax(-1)
+    probs = world.reference_policy().softmax(-1)
     expected = {
         (): [0.35, 0.15, 0.23, 0.23, 0.04],
         ("bad", "very"): [0.20, 0.10, 0.32, 0.32, 0.06],

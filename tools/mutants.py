@@ -409,8 +409,6 @@ class Baseline(NamedTuple):
 def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
     """Run everything once, as it is."""
     session.run(items)
-    Changed.noting = False
-    del os.environ[HITS]
     for test in session.failed:
         print(f"fails without any mutant, and is left out: {test}", flush=True, file=sys.__stdout__)
     calls: dict[tuple[str, int], set[str]] = defaultdict(set)
@@ -436,13 +434,14 @@ def in_session(
     items: list[Any],
 ) -> None:
     """The baseline, and every mutant that needs no new import; both into a file."""
-    if kept.exists():
-        Changed.noting = False
-        del os.environ[HITS]
-        baseline = pickle.loads(kept.read_bytes())
-    else:
-        baseline = first_run(session, items, folder)
-        kept.write_bytes(pickle.dumps(baseline))
+    if not kept.exists():
+        # In a process of its own: threads that it starts would not outlive a fork.
+        work_once = lambda: kept.write_bytes(pickle.dumps(first_run(session, items, folder)))  # noqa: E731
+        if forked(work_once, seconds=1e6, quiet=False) != 0:
+            raise SystemExit("the tests could not be run once")
+    Changed.noting = False
+    del os.environ[HITS]
+    baseline = pickle.loads(kept.read_bytes())
     by_name = {item.nodeid: item for item in items}
     functions: dict[str, list[FunctionType]] = defaultdict(list)
     codes = {id(c): room for room, code in Changed.codes.items() for c in _codes(code)}

@@ -29,6 +29,7 @@ def test_interval_is_that_of_all_ways_to_draw_four_runs_again() -> None:
 
 def test_chance_counts_pairs_and_ties_as_halves() -> None:
     assert chance(np.array([3.0, 5.0, 5.0]), np.array([4.0, 5.0])).share == 0.5
+    assert chance(np.array([1.0]), np.array([0.0])).share == 1
     assert chance(np.array([3.0, 6.0]), np.array([4.0, 5.0, 7.0])).share == 2 / 6
     assert chance(np.arange(9.0) + 9, np.arange(9.0)) == pytest.approx((1, 1, 1))
 

@@ -20,10 +20,13 @@ def test_a_world_moves_as_gymnasium_s_does(climb: climbs.Climb) -> None:
         env = made.unwrapped
         assert world.limit() == made.spec.max_episode_steps
         env.reset(seed=0)
-        for scale in (1, 4, 20):
-            states = scale * world.starts(5, dice)
-            states[:2] = np.clip(states[:2], -3, 3)  # angles as gymnasium keeps them
-            actions = [env.action_space.sample() for _ in range(5)]
+        for scale in (1, 4, 20, 60):
+            states = scale * world.starts(50, dice)
+            if world is not worlds.Pendulum:
+                states[:2] = np.clip(states[:2], -3.1, 3.1)  # angles as gymnasium keeps them
+            actions = [env.action_space.sample() * 2 for _ in range(50)]
+            if world is not worlds.Pendulum:
+                actions = [action // 2 for action in actions]
             moved, rewards, died = world.moves(states, np.stack(actions))
             for i, action in enumerate(actions):
                 env.state, env.steps_beyond_terminated = states[:, i].copy(), None

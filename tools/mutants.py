@@ -5,7 +5,7 @@ Usage: ``python tools/mutants.py [ROOM …] [--share S] [--only TEXT]``; without
 A mutant is the library with one change: an operator, a bound, a number, a switch, a minus sign, a
 keyword, a statement.  It is dead when a test of ``tests/`` fails, or does not end.  One that lives
 must be explained in ``tools/mutants.toml``; any other ends this program with status 1.  Messages
-of errors, docstrings and type hints are not changed.
+of errors, docstrings, type hints and the looks of drawings are not changed.
 
 Everything heavy is imported once.  A process that has collected the tests runs them all, notes
 which function each of them calls, and then forks for every mutant: the functions of the changed
@@ -69,6 +69,13 @@ NAMES |= {"all": "any"}
 DROPPED = ("abs", "detach", "copy", "clone")  #: a call that is replaced by what it is called on
 #: Keywords that only guard, or say where a warning is seen.
 KEPT = ("strict", "stacklevel", "encoding", "category", "name", "doc")
+#: Keywords, and keys of dictionaries, that only say how a drawing looks.
+LOOKS = (
+    *("zorder", "fontsize", "ha", "va", "alpha", "linestyle", "boxstyle", "edgecolor"),
+    *("shrinkA", "shrinkB", "pad", "figure.dpi", "savefig.dpi", "grid.alpha"),
+    *("legend.framealpha", "lines.linewidth"),
+)
+KEPT += LOOKS
 UNTOUCHED = ("annotation", "returns", "decorator_list", "bases")
 
 
@@ -129,6 +136,8 @@ def _is_words(node: ast.AST, name: str, i: int, child: Any) -> bool:
         "__name__ == '__main__'",
     ):
         return True
+    if isinstance(node, ast.Dict) and name == "values":
+        return getattr(node.keys[i], "value", None) in LOOKS
     called = _called(node)
     message = called == "require" and (name, i) == ("args", 1)
     message |= isinstance(node, ast.Raise) or (called == "warn" and name in ("args", "keywords"))

@@ -284,3 +284,23 @@ def test_a_badge_holds_both_sides_and_how_far_each_wrong_formula_misses():
 )
 def test_numbers_in_words_do_not_depend_on_their_last_bit(numbers, words):
     assert in_words(torch.tensor(numbers, dtype=torch.float64)) == words
+
+
+def test_what_a_check_has_found_is_in_its_badge(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Verdict, "show", lambda verdict: shown.append(verdict))
+    tenth = torch.tensor([0.1], dtype=torch.float64)
+    check_exact("eq-b9", [0.1], tenth, rejects={"twice": [0.2], "thrice": 3 * tenth})
+    samples = torch.tensor([1.0, 2.0], requires_grad=True).repeat(100)
+    check_estimate("eq-a7", samples, 1.5, rejects={"one more": 2.5})
+    exact, estimate = shown
+    assert exact.rows == (
+        ("left side", "0.1"),
+        ("right side", "0.1"),
+        ("twice", "off by 0.1"),
+        ("thrice", "off by 0.2"),
+    )
+    assert exact.held == "exact to 1e-12 · rejects: twice, thrice"
+    assert estimate.rows == (("exact value", "1.5"), ("one more", "off by 1"))
+    said = "estimate, 200 samples, within 4 standard errors · rejects: one more"
+    assert estimate.held == said

@@ -73,7 +73,8 @@ KEPT = ("strict", "stacklevel", "encoding", "category", "name", "doc")
 LOOKS = (
     *("zorder", "fontsize", "ha", "va", "alpha", "linestyle", "boxstyle", "edgecolor"),
     *("shrinkA", "shrinkB", "pad", "figure.dpi", "savefig.dpi", "grid.alpha"),
-    *("legend.framealpha", "lines.linewidth"),
+    *("legend.framealpha", "lines.linewidth", "linewidth", "lw", "bbox", "bbox_inches"),
+    *("pad_inches",),
 )
 KEPT += LOOKS
 UNTOUCHED = ("annotation", "returns", "decorator_list", "bases")

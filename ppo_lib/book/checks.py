@@ -147,7 +147,7 @@ def check_estimate(
     n = len(samples)
     require(n >= 100, f"samples holds {n} samples, expected at least 100")
     require(samples.numel() > 0, "samples is empty, expected at least one number")
-    samples = samples.double()
+    samples = samples.detach().double()
     mean = samples.mean(dim=0)
     # The last term lets a component that never varies differ by rounding.
     bound = standard_errors * samples.std(dim=0) / n**0.5 + EXACT_TOLERANCE * mean.abs().max()

@@ -1,5 +1,8 @@
 """The checks of the book fail when they should, and say the same on every machine."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -304,3 +307,21 @@ def test_what_a_check_has_found_is_in_its_badge(monkeypatch):
     assert estimate.rows == (("exact value", "1.5"), ("one more", "off by 1"))
     said = "estimate, 200 samples, within 4 standard errors · rejects: one more"
     assert estimate.held == said
+
+
+def test_a_verdict_is_displayed_in_a_notebook_and_printed_elsewhere(monkeypatch, capsys):
+    verdict, shown = Verdict("eq-b9", "held", ()), []
+    display = SimpleNamespace(display=shown.append)
+    for kernel in (None, object()):
+        ipython = SimpleNamespace(get_ipython=lambda kernel=kernel: kernel, display=display)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        verdict.show()
+    monkeypatch.delitem(sys.modules, "IPython")
+    verdict.show()
+    assert shown == [verdict]
+    assert capsys.readouterr().out == "✓ eq-b9 · held\n" * 2
+
+
+def test_a_wrong_formula_has_a_name_that_a_list_can_hold():
+    with pytest.raises(ValueError, match="rejects names 'a, b', expected a name without a comma"):
+        check_exact("eq-b9", [1.0], [1.0], rejects={"a, b": [2.0]})

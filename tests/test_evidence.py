@@ -48,6 +48,18 @@ def test_interval_of_a_chance_is_that_of_all_ways_to_draw_the_runs_again() -> No
     assert wider.low <= found.low <= found.high <= wider.high
 
 
+def test_an_interval_of_95_percent_leaves_out_a_fortieth_at_each_end() -> None:
+    first, second = np.arange(40.0) + 10, np.arange(40.0)
+    wins, rng = first[:, None] > second, np.random.default_rng(9)
+    draws = (rng.integers(0, 40, (2, 40)) for _ in range(8000))
+    again = [
+        wins[np.ix_(x, y)].mean() + 0.5 * (first[x][:, None] == second[y]).mean() for x, y in draws
+    ]
+    found = chance(first, second)
+    # The standard error of the share is 0.05, and an end at 5% would be a third of it away.
+    assert (found.low, found.high) == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=0.006)
+
+
 def test_a_word_is_said_only_where_one_half_is_left_out() -> None:
     assert Chance(0.7, 0.51, 0.8).word == "more"
     assert Chance(0.3, 0.2, 0.49).word == "less"

@@ -20,14 +20,17 @@ def test_a_world_moves_as_gymnasium_s_does(climb: climbs.Climb) -> None:
         env = made.unwrapped
         assert world.limit() == made.spec.max_episode_steps
         env.reset(seed=0)
-        for scale in (1, 4, 20, 60):
-            states = scale * world.starts(50, dice)
+        for _ in range(4):
+            states = world.starts(50, dice)
+            states *= dice.choice([1, 4, 20, 60, 400], states.shape)
+            states[-2, -10:], states[-1, -10:] = np.linspace(0.2086, 0.2100, 10), 0  # nearly 12°
             if world is worlds.Pendulum:
                 actions = list(dice.uniform(-4, 4, (50, 1)))  # beyond the bounds, too
             else:
                 states[:2] = np.clip(states[:2], -3.1, 3.1)  # angles as gymnasium keeps them
                 actions = [int(x) for x in dice.integers(env.action_space.n, size=50)]
             moved, rewards, died = world.moves(states, np.stack(actions))
+            assert died.dtype == bool
             for i, action in enumerate(actions):
                 env.state, env.steps_beyond_terminated = states[:, i].copy(), None
                 obs, reward, terminated, _, _ = env.step(action)
@@ -35,6 +38,13 @@ def test_a_world_moves_as_gymnasium_s_does(climb: climbs.Climb) -> None:
                 np.testing.assert_allclose(world.sees(moved)[i], obs, atol=1e-6)
                 assert rewards[i] == pytest.approx(float(reward), abs=1e-12)
                 assert died[i] == terminated
+
+
+def test_a_world_has_to_say_how_it_moves_and_what_it_sees() -> None:
+    with pytest.raises(NotImplementedError):
+        worlds.World.moves(np.zeros((4, 1)), np.zeros(1))
+    with pytest.raises(NotImplementedError):
+        worlds.World.sees(np.zeros((4, 1)))
 
 
 def test_episodes_start_where_gymnasium_s_do() -> None:

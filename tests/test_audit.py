@@ -102,6 +102,7 @@ def equal(calls, expected):
 
 
 def test_the_cases_whose_numbers_the_pages_show():
+    assert (audit.Walk.action_space.low, audit.Walk.action_space.high) == pytest.approx((-0.1, 0.1))
     none = np.zeros((5, 2), dtype=bool)
     death, limit, last = none.copy(), none.copy(), none.copy()
     death[2, 0] = limit[1, 1] = last[4, 0] = True
@@ -141,7 +142,7 @@ def test_numbers_may_hang_on_parameters_and_differ_by_rounding():
     with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
         audit.check_my_kl(lambda p, q: right(p, q) * (1 + 1.5e-6))
     with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
-        audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 5e-6))
+        audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 1.5e-6))
 
 
 def test_right_functions_of_other_hands_pass():
@@ -406,6 +407,10 @@ def test_a_loss_whose_value_alone_is_right():
     right = bugs.LIBRARY["check_my_policy_loss"]
     with pytest.raises(audit.BugFound, match="lets no gradient through"):
         audit.check_my_policy_loss(lambda new, *rest: right(new.detach(), *rest))
+    with pytest.raises(audit.BugFound, match="lets no gradient through"):
+        audit.check_my_policy_loss(lambda *x: right(*x).item())
+    with pytest.raises(audit.BugFound, match="lets no gradient through"):
+        audit.check_my_value_loss(lambda v, r: ((v - r) ** 2).mean().item())
     with pytest.raises(audit.BugFound, match="a right value and a wrong gradient"):
         audit.check_my_policy_loss(lambda new, *x: right(new, *x) + new.sum() - new.sum().detach())
 
@@ -658,8 +663,9 @@ def test_a_wrong_trainer_is_called_by_its_name(train, name):
     assert "right" in repr(audit.check_my_trainer(exact()))
     for close in (lambda right, _: 0.95 * right, lambda right, _: 1.05 * right):
         audit.check_my_trainer(exact(close, probability=0.86))
-    with pytest.raises(audit.BugFound, match="your trainer") as found:
+    with pytest.raises(audit.BugFound, match=name or "has learned another value") as found:
         audit.check_my_trainer(train)
+    assert str(found.value).startswith("your trainer ")
     assert found.value.bug == name
 
 
@@ -683,7 +689,7 @@ def test_gradients_of_a_value_loss_that_refuses_two_shapes_are_seen(detached):
         return ((values - returns) ** 2).mean()
 
     if detached == "targets":
-        audit.check_my_value_loss(f)
+        assert repr(audit.check_my_value_loss(f)) == "value loss: right in all 4 cases"
     else:
         where = {"values": "no gradient through to the values", "neither": "targets"}[detached]
         with pytest.raises(audit.BugFound, match=where):

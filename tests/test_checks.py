@@ -279,6 +279,7 @@ def test_a_badge_holds_both_sides_and_how_far_each_wrong_formula_misses():
     ("numbers", "words"),
     [
         ([2.0], "2"),
+        ([-2.0], "-2"),
         ([1.125 - 1e-16, 1.125], "2 times 1.125"),
         ([-1e-17, 0.1234567], "2 numbers from 0 to 0.1235"),
         ([0.12345], "0.1235"),

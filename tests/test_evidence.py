@@ -45,6 +45,7 @@ def test_interval_of_a_chance_is_that_of_all_ways_to_draw_the_runs_again() -> No
     assert (found.low, found.high) == pytest.approx(np.quantile(again, [0.025, 0.975]), abs=0.06)
     wider = chance(first, second, comparisons=12)
     assert wider.share == found.share
+    assert chance(first, second, comparisons=1) == found
     assert wider.low <= found.low <= found.high <= wider.high
 
 
@@ -64,6 +65,7 @@ def test_a_word_is_said_only_where_one_half_is_left_out() -> None:
     assert Chance(0.7, 0.51, 0.8).word == "more"
     assert Chance(0.3, 0.2, 0.49).word == "less"
     assert Chance(0.7, 0.5, 0.8).word == Chance(0.4, 0.2, 0.6).word == "undecided"
+    assert Chance(0.3, 0.2, 0.5).word == "undecided"
     assert str(Chance(0.7, 0.514, 0.8)) == "0.70 (0.51 to 0.80), more"
 
 
@@ -80,3 +82,11 @@ def test_wrong_arguments_are_refused() -> None:
 def test_area_is_the_mean_return_over_the_budget() -> None:
     curves = np.array([[1.0, 3.0, 99.0], [2.0, 2.0, 0.0]])
     assert evidence.area(np.array([0, 10, 40]), curves).tolist() == [2.5, 2.0]
+    assert evidence.area(np.array([0, 10, 40]), curves[0]) == 2.5
+
+
+def test_what_is_stored_is_read_and_who_writes_it_is_told(tmp_path) -> None:
+    (tmp_path / "a.json").write_text('{"x": 1}')
+    assert evidence.read_runs(tmp_path / "a.json", "make a") == {"x": 1}
+    with pytest.raises(FileNotFoundError, match=r"b\.json, where no file is; `make b` writes it"):
+        evidence.read_runs(tmp_path / "b.json", "make b")

@@ -170,6 +170,7 @@ def test_the_climb_of_the_book_and_its_drawing() -> None:
     assert climb.env_probs.tolist() == pytest.approx([0.8 * 0.1 * 0.8 * 0.8])
     axes = draw_climb(mdp, notes=("one", "two"))
     drawn = arrows(axes)
+    assert {arrow.arrowprops["color"] for arrow in drawn} == {COLORS[6]}
     assert [arrow.get_position() for arrow in drawn] == [
         pytest.approx((x, row + 0.38)) for row, x in enumerate((1, 1, 0, 0))
     ]

@@ -397,8 +397,10 @@ class Baseline(NamedTuple):
     def tests(self, room: str, function: int, cap: float = CAP) -> list[str]:
         """Those that could notice, file by file, the quickest first, up to `CAP` seconds."""
         touched = set(self.calls.get((room, function), ()))
-        if not touched:  # it is called, or read, at import
-            touched = {t for (r, _), tests in self.calls.items() if r == room for t in tests}
+        if not touched:  # it is called, or read, at import: by tests of files that call the room
+            calls = (tests for (r, _), tests in self.calls.items() if r == room)
+            files = {test.partition("::")[0] for tests in calls for test in tests}
+            touched = {test for test in self.seconds if test.partition("::")[0] in files}
         own = f"test_{room.rpartition('.')[2]}.py"
         cost: Counter[str] = Counter()
         for test in touched:
@@ -431,7 +433,8 @@ def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
         # What a fixture has called, all tests of the file may look at.
         tests = files[name.partition("::")[0]] if phase == "(setup)" else {name}
         calls[room, int(function)] |= (tests & session.seconds.keys()) - set(session.failed)
-    return Baseline(dict(session.seconds), calls)
+    seconds = {test: x for test, x in session.seconds.items() if test not in session.failed}
+    return Baseline(seconds, calls)
 
 
 def in_session(

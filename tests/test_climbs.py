@@ -136,6 +136,21 @@ def test_run_evaluates_on_the_way_and_learns() -> None:
     assert runs.finals.mean() > 3 * runs.returns[:, 0].mean() or runs.finals.mean() > 100
 
 
+def test_every_agent_learns_until_its_budget_is_spent(monkeypatch) -> None:
+    learners = []
+
+    class Watched(Learner):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            learners.append(self)
+
+    monkeypatch.setattr(climbs, "Learner", Watched)
+    climbs.run("return", (0, 1, 2), total_steps=1024)
+    (learner,) = learners
+    assert len(set(learner.env_steps.tolist())) > 1
+    assert learner.env_steps.min() >= 1024
+
+
 def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
     first, again = (climbs.run("return", (0, 1), total_steps=600) for _ in range(2))
     assert first.finals.tolist() == again.finals.tolist()

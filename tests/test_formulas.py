@@ -276,6 +276,7 @@ def test_every_part_of_the_print_knows_its_place():
         ("source = '3 + z'", "the same"),
         ("source = '3 - z'", "off by 4"),
         ("source = '= z'\nleft = '2'", "the same"),
+        ("source = '3 - z'\nleft = '1'", "the same"),
         ("source = 'y = z + 3 = 6'", "off by 1"),
         (r"source = '3 + z + \log(z - 3)'", "no number"),
         ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),

@@ -11,7 +11,7 @@ import torch
 from ppo_lib.book import formulas
 from ppo_lib.book.checks import CheckFailed
 from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
-from ppo_lib.book.printed import check_equation, exact_world
+from ppo_lib.book.printed import check_equation, exact_world, sampled_worlds
 from ppo_lib.book.reading import Known, World
 from ppo_lib.exact.mdp import ridge
 
@@ -261,6 +261,46 @@ def test_every_part_of_the_print_knows_its_place():
         assert part.span.tex == tex
         if not hasattr(part, "relations") and not isinstance(part, formulas.Relation):
             assert read_expression(part.span.piece) == part
+
+
+# ------------------------------------------------------------------ estimates
+
+
+def test_an_estimate_is_held_against_its_own_error(tmp_path, capsys):
+    law, dice = numbers(0.1, 0.3, 0.2, 0.4), torch.Generator().manual_seed(0)
+    draws = law.multinomial(2000, replacement=True, generator=dice)
+    few = dict.fromkeys(("1 + 1", "1 - 1", "n - 1"), "one draw of many")
+
+    def held(mean):
+        def sampled(x):
+            return World({"m": mean, "x_i": torch.cat([x[:1], x]), "n": len(x)})
+
+        parts = [sampled(draws[i::40]) for i in range(40)]
+        tex = r"m \approx \frac{1}{n} \sum_{i=1}^{n} x_i"
+        check(tmp_path, tex, sampled(draws), parts=parts, equivalent=few)
+
+    # Four standard errors of the mean of 2,000 numbers with a variance of 1.09 are 0.093.
+    found = draws.double().mean().item()
+    held(found + 0.07)
+    assert "eq-x · printed · rejects" in capsys.readouterr().out
+    for mean in (found + 0.12, found - 0.12):
+        with pytest.raises(CheckFailed, match="more than allowed apart"):
+            held(mean)
+
+
+def test_forty_parts_of_the_samples_are_all_of_them():
+    theta = torch.randn(14, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dice = torch.Generator().manual_seed(2)
+    whole, parts = sampled_worlds(ridge(), theta, 400, dice, gamma=0.9)
+
+    def value(world, tex):
+        return world.value(read_expression(tex), {}).x.item()
+
+    assert (value(whole, "N"), [value(part, "N") for part in parts]) == (400, [10] * 40)
+    mean = r"\frac1N \sum_{n=1}^N R(\tau^n)"
+    found = [value(part, mean) for part in parts]
+    assert sum(found) / 40 == pytest.approx(value(whole, mean), rel=1e-12)
+    assert len(set(found)) > 30
 
 
 # ------------------------------------------------------------------ the source's own formula

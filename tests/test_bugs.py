@@ -12,6 +12,7 @@ import torch
 from ppo_lib import PPO
 from ppo_lib.book import bugs
 from ppo_lib.envs import check_envs
+from ppo_lib.networks import CategoricalPolicy
 
 SLOW = "check_my_trainer"
 BOOK = Path(__file__).resolve().parents[1] / "book"
@@ -101,6 +102,21 @@ def test_the_ledge_and_the_well_step_by_step():
     assert steps(env, [[1, 1]])[1][0, 1] == 0  # the reset pays nothing
 
 
+def test_every_episode_of_the_ledge_is_cut_after_eight_steps():
+    env = bugs.Ledge(1)
+    env.reset(seed=0)
+    env.place = np.array([0])
+    steps(env, [[0]] * 2)  # a jump, and the reset after it
+    assert steps(env, [[1]] * 8)[3].tolist() == [[False]] * 7 + [[True]]
+
+
+def test_pucks_start_anywhere_on_the_table():
+    env = bugs.Puck(1000)
+    place = env.reset(seed=0)[0]
+    assert np.abs(place).max(0) == pytest.approx(1, abs=0.02)
+    assert place.min(0) == pytest.approx(-place.max(0), abs=0.02)
+
+
 def test_the_worth_of_the_ledge_by_hand():
     # Always right: from cell c ≤ 6 the well is reached after 7 - c steps and pays 10 from there.
     always = sum(0.9 ** max(6 - c, 0) * 10 for c in range(8)) / 8
@@ -108,6 +124,27 @@ def test_the_worth_of_the_ledge_by_hand():
     # Always left: from cell c it jumps at step c + 1.
     jump = sum(0.9**c * 2 for c in range(8)) / 8
     assert bugs.Ledge.worth(torch.zeros(8).double()) == pytest.approx(jump)
+
+
+def test_the_worth_of_the_ledge_by_going_through_its_steps():
+    right = np.random.default_rng(4).uniform(0.1, 0.9, 8)
+    value = [0.0] * 8
+    for _ in range(400):  # 0.9^400 is 5e-19
+        value = [
+            p * ((c >= 6) + 0.9 * value[min(c + 1, 7)])
+            + (1 - p) * (2.0 if c == 0 else 0.9 * value[c - 1])
+            for c, p in enumerate(right)
+        ]
+    assert bugs.Ledge.worth(torch.tensor(right)) == pytest.approx(sum(value) / 8)
+
+
+def test_softmax_twice_gives_probabilities_for_logits():
+    policy = CategoricalPolicy(4, 2, (8,), torch.Generator().manual_seed(0))
+    obs = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    logits = policy(obs)
+    with bugs.planted("softmax twice"):
+        found = policy(obs)
+    assert torch.allclose(found, logits.exp() / logits.exp().sum(1, keepdim=True))
 
 
 def test_the_worth_of_the_ledge_by_play():

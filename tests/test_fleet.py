@@ -153,6 +153,7 @@ def test_minibatches_hold_each_row_once_and_those_of_no_step_last() -> None:
     assert drawn.sort(dim=1).values.tolist() == rows.tolist()
     assert set(drawn[1, :3].tolist()) == {17, 18, 19}
     assert drawn[0].tolist() != rows[0].tolist()
+    assert not any(x.requires_grad for x in fleet.snapshot().values())
 
 
 def test_rollouts_go_on_and_episodes_are_whole() -> None:

@@ -12,7 +12,7 @@ from ppo_lib.book import formulas
 from ppo_lib.book.checks import CheckFailed
 from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
 from ppo_lib.book.printed import check_equation, exact_world, sampled_worlds
-from ppo_lib.book.reading import Known, World
+from ppo_lib.book.reading import Known, World, changes, show
 from ppo_lib.exact.mdp import ridge
 
 # torch.func imports torch.jit the first time.
@@ -261,6 +261,66 @@ def test_every_part_of_the_print_knows_its_place():
         assert part.span.tex == tex
         if not hasattr(part, "relations") and not isinstance(part, formulas.Relation):
             assert read_expression(part.span.piece) == part
+
+
+# ------------------------------------------------------------------ changes of one token
+
+CHANGES = {
+    r"2 z x - \frac{\gamma^t}{N} V(s_{t+1})": {
+        "the sign of 2 z x": "- 2 z x - gamma^t/N V(s_{t + 1})",
+        "the sign of gamma^t/N V(s_{t + 1})": "2 z x + gamma^t/N V(s_{t + 1})",
+        "without 2": "z x - gamma^t/N V(s_{t + 1})",
+        "without z": "2 x - gamma^t/N V(s_{t + 1})",
+        "without x": "2 z - gamma^t/N V(s_{t + 1})",
+        "without gamma^t/N": "2 z x - V(s_{t + 1})",
+        "without V(s_{t + 1})": "2 z x - gamma^t/N",
+        "without / N": "2 z x - gamma^t V(s_{t + 1})",
+        "N / gamma^t": "2 z x - N/gamma^t V(s_{t + 1})",
+        "without the exponent t": "2 z x - gamma/N V(s_{t + 1})",
+        "gamma^t with +1": "2 z x - gamma^t + 1/N V(s_{t + 1})",
+        "gamma^t with -1": "2 z x - gamma^t - 1/N V(s_{t + 1})",
+        "the sign of t": "2 z x - gamma^t/N V(s_{- t + 1})",
+        "the sign of 1": "2 z x - gamma^t/N V(s_{t - 1})",
+    },
+    r"\sum_{i=1}^{n} \min(f(i), z)": {
+        "1 + 1": "sum_i=1 + 1..n min(f(i), z)",
+        "1 - 1": "sum_i=1 - 1..n min(f(i), z)",
+        "n + 1": "sum_i=1..n + 1 min(f(i), z)",
+        "n - 1": "sum_i=1..n - 1 min(f(i), z)",
+        "max for sum": "max_i=1..n min(f(i), z)",
+        "min and max": "sum_i=1..n max(f(i), z)",
+    },
+    r"\mathbb E[R(\tau) \mid s_0, a_0]": {
+        "without the condition s_{0}": "E[R(tau) | a_{0}]",
+        "without the condition a_{0}": "E[R(tau) | s_{0}]",
+        "Var for E": "Var[R(tau) | s_{0}, a_{0}]",
+    },
+    r"\log \pi_\theta(a_t \mid s_t)": {
+        "without log": "pi_{theta}(a_{t} | s_{t})",
+        "θ and θ'": "log(pi_{theta'}(a_{t} | s_{t}))",
+        "a_{t} at t+1": "log(pi_{theta}(a_{t + 1} | s_{t}))",
+        "a_{t} at t-1": "log(pi_{theta}(a_{t - 1} | s_{t}))",
+        "s_{t} at t+1": "log(pi_{theta}(a_{t} | s_{t + 1}))",
+        "s_{t} at t-1": "log(pi_{theta}(a_{t} | s_{t - 1}))",
+    },
+    r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)": {
+        "the other order": "divergence(q(cdot), p(cdot))"
+    },
+    r"\prod_{i=0}^{\infty} | x_i |": {
+        "0 + 1": "prod_i=0 + 1..infty abs(x_{i})",
+        "0 - 1": "prod_i=0 - 1..infty abs(x_{i})",
+        "sum for prod": "sum_i=0..infty abs(x_{i})",
+        "without abs": "prod_i=0..infty x_{i}",
+    },
+}
+
+
+@pytest.mark.parametrize("tex", CHANGES)
+def test_every_change_of_one_token_by_hand(tex):
+    node = read_expression(tex)
+    found = list(changes(node))
+    assert {said: show(other) for said, other in found} == CHANGES[tex]
+    assert len(found) == len(CHANGES[tex])
 
 
 # ------------------------------------------------------------------ estimates

@@ -154,6 +154,11 @@ def test_minibatches_hold_each_row_once_and_those_of_no_step_last() -> None:
     assert set(drawn[1, :3].tolist()) == {17, 18, 19}
     assert drawn[0].tolist() != rows[0].tolist()
     assert not any(x.requires_grad for x in fleet.snapshot().values())
+    again = Fleet(worlds.CartPole, PPOConfig(minibatch_size=4), (0, 1))
+    assert (
+        drawn.tolist()
+        == torch.cat([mb[0] for mb in again.minibatches((rows,), absent)], dim=1).tolist()
+    )
 
 
 def test_rollouts_go_on_and_episodes_are_whole() -> None:

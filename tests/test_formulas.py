@@ -323,6 +323,24 @@ def test_every_change_of_one_token_by_hand(tex):
     assert len(found) == len(CHANGES[tex])
 
 
+def test_arguments_behind_a_bracket_are_those_of_each_term():
+    assert show(read_expression(r"(p + q)(a \mid s)")) == "p(a | s) + q(a | s)"
+
+
+def test_of_two_meanings_the_one_that_says_most_counts():
+    general, special = torch.arange(6.0).view(2, 3).double(), numbers(7.0, 8.0, 9.0)
+    pairs = [(r"\hat A^{(k)}_t", general), (r"\hat A^{\mathrm{GAE}}_t", special)]
+    for symbols in (dict(pairs), dict(reversed(pairs))):
+        found = World(symbols).match(read_expression(r"\hat A^{\mathrm{GAE}}_t"))
+        assert found is not None
+        assert found[0].value is special
+
+
+def test_what_is_no_symbol_means_nothing():
+    with pytest.raises(Unreadable, match=r"symbols has 'z \+ 1', expected a symbol"):
+        World({"z + 1": 2.0})
+
+
 # ------------------------------------------------------------------ estimates
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lib import PPO
+from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import bugs
 from ppo_lib.envs import check_envs
 from ppo_lib.networks import CategoricalPolicy
@@ -110,6 +110,17 @@ def test_every_episode_of_the_ledge_is_cut_after_eight_steps():
     assert steps(env, [[1]] * 8)[3].tolist() == [[False]] * 7 + [[True]]
 
 
+def test_a_puck_that_was_cut_is_put_back_for_nothing():
+    env = bugs.Puck(3)
+    env.reset(seed=0)
+    env.place[:] = 5.0
+    _, rewards, _, cut = steps(env, [[[0.0, 0.0]] * 3] * 11)
+    assert cut.tolist() == [[False] * 3] * 9 + [[True] * 3] + [[False] * 3]
+    assert rewards[:10].tolist() == [pytest.approx([-(50**0.5)] * 3)] * 10
+    assert rewards[10].tolist() == [0.0] * 3
+    assert np.abs(env.place).max() <= 1
+
+
 def test_pucks_start_anywhere_on_the_table():
     env = bugs.Puck(1000)
     place = env.reset(seed=0)[0]
@@ -136,6 +147,26 @@ def test_the_worth_of_the_ledge_by_going_through_its_steps():
             for c, p in enumerate(right)
         ]
     assert bugs.Ledge.worth(torch.tensor(right)) == pytest.approx(sum(value) / 8)
+
+
+def test_advantages_from_the_new_critic_are_those_of_the_critic_at_each_step():
+    seen = []
+
+    class Watched(PPO):
+        def gradient(self, minibatch):
+            with torch.no_grad():
+                late = minibatch.returns - self.critic(minibatch.obs)
+            seen.append((minibatch.advantages, (late - late.mean()) / late.std()))
+            return super().gradient(minibatch)
+
+    with (
+        bugs.planted("advantages from the new critic"),
+        Watched("CartPole-v1", PPOConfig(total_steps=512)) as trainer,
+    ):
+        trainer.update(trainer.collect())
+    assert len(seen) == 16
+    for found, expected in seen:
+        assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_softmax_twice_gives_probabilities_for_logits():

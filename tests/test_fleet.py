@@ -107,7 +107,7 @@ def both(ppo: PPO) -> tuple[Rollout, object]:
 def test_an_agent_of_a_fleet_takes_the_steps_of_ppo(rung: str) -> None:
     restraint = {
         "reuse": {"loss": "kl", "kl_coef": 0.0},
-        "kl": {"loss": "kl", "kl_coef": 1.0},
+        "kl": {"loss": "kl", "kl_coef": 1.0, "adaptive_kl_target": 1e-4},
         "clip": {},
         "ppo": {},
     }[rung]

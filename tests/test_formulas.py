@@ -74,11 +74,12 @@ def world():
         (r"\mathbb 1[z < 3] + z", 3.0),
         (r"\mathbb E_{y \sim p}[f(y)]", 7.0),
         (r"\mathrm{Var}_{y \sim p}[f(y)]", 3.0),
+        (r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)", 0.13081203594113694),
     ],
 )
 def test_an_expression_has_the_value_worked_by_hand(tmp_path, capsys, tex, expected):
     symbols = {"z": 2.0, "c": expected, "p(x)": numbers(0.25, 0.75), "f(x)": numbers(10.0, 6.0)}
-    bound = World(symbols, sizes={"y": 2})
+    bound = World(symbols | {"q(x)": numbers(0.5, 0.5)}, sizes={"y": 2, "a": 2})
     check(tmp_path, f"c = {tex}", bound)
     assert re.fullmatch(
         r"✓ eq-x · printed · rejects (\d+) of \1 one-token changes\n",
@@ -334,6 +335,19 @@ def test_of_two_meanings_the_one_that_says_most_counts():
         found = World(symbols).match(read_expression(r"\hat A^{\mathrm{GAE}}_t"))
         assert found is not None
         assert found[0].value is special
+
+
+def test_of_an_error_of_what_a_symbol_means_the_first_line_is_told(tmp_path):
+    def fails(_):
+        raise ValueError("the first line\nthe second")
+
+    with pytest.raises(Unreadable, match="the first line, in") as found:
+        check(tmp_path, "y = z + 1", World({"y": 1.0, "z": fails}))
+    assert "second" not in str(found.value)
+
+
+def test_a_number_is_one_of_float64():
+    assert World({}).value(read_expression("0.1"), {}).x.item() == 0.1
 
 
 def test_what_is_no_symbol_means_nothing():

@@ -160,7 +160,7 @@ def test_right_functions_of_other_hands_pass():
     audit.check_my_normalize(cautious, arrays="numpy")
     for half in (0.5, 1.0):
         loss = lambda v, r, half=half: half * ((v.reshape(-1) - r.detach()) ** 2).mean()  # noqa: E731
-        audit.check_my_value_loss(loss)
+        assert repr(audit.check_my_value_loss(loss)) == "value loss: right in all 4 cases"
 
 
 # ------------------------------------------------------------------ known mistakes
@@ -570,7 +570,7 @@ def played(env, action, seed=0):
     seen, over = [(*env.reset(seed=seed)[0].tolist(), 0.0, False, False)], False
     while not over and len(seen) < 9:
         obs, *rest, _ = env.step(action)
-        assert obs.dtype == np.float32
+        assert env.observation_space.contains(obs)
         seen.append((*obs.tolist(), *rest))
         over = any(rest[1:])
     return seen

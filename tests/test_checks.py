@@ -313,10 +313,11 @@ def test_what_a_check_has_found_is_in_its_badge(monkeypatch):
 def test_a_verdict_is_displayed_in_a_notebook_and_printed_elsewhere(monkeypatch, capsys):
     verdict, shown = Verdict("eq-b9", "held", ()), []
     display = SimpleNamespace(display=shown.append)
-    for kernel in (None, object()):
+    for kernel, there in ((None, []), (object(), [verdict])):
         ipython = SimpleNamespace(get_ipython=lambda kernel=kernel: kernel, display=display)
         monkeypatch.setitem(sys.modules, "IPython", ipython)
         verdict.show()
+        assert shown == there
     monkeypatch.delitem(sys.modules, "IPython")
     verdict.show()
     assert shown == [verdict]

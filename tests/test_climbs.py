@@ -145,7 +145,7 @@ def test_every_agent_learns_until_its_budget_is_spent(monkeypatch) -> None:
             learners.append(self)
 
     monkeypatch.setattr(climbs, "Learner", Watched)
-    climbs.run("return", (0, 1, 2), total_steps=1024)
+    climbs.run("return", range(12), total_steps=1024)
     (learner,) = learners
     assert len(set(learner.env_steps.tolist())) > 1
     assert learner.env_steps.min() >= 1024

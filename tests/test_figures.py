@@ -252,7 +252,10 @@ def test_one_quantity_and_one_rung_have_one_color() -> None:
         "surrogate": purple,
         "kl": black,
     } == figures.QUANTITY
-    assert (RUNG["kl"], RUNG["clip"], RUNG["ppo"]) == (black, blue, green)
+    assert list(RUNG.values()) == [
+        *(GREY, purple, orange, sky, vermilion, purple, green, orange),
+        *(sky, vermilion, black, blue, green),
+    ]
     # Rungs that a chapter draws together are told apart.
     names = list(RUNG)
     for first, last in (("return", "baseline"), ("pieces", "standardise"), ("reuse", "ppo")):

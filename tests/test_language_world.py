@@ -62,6 +62,7 @@ def test_the_judge_parses(words: tuple[str, ...], reward: float) -> None:
 
 
 def test_a_text_is_said_as_it_ends() -> None:
+    assert world.gold_rewards().dtype == torch.float64
     assert world.say(number("not", "bad")) == "not bad."
     assert world.say(number(*["good"] * 5)) == "good good good good good…"
     assert world.say(340) == "bad bad bad bad."

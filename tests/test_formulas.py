@@ -346,6 +346,15 @@ def test_of_an_error_of_what_a_symbol_means_the_first_line_is_told(tmp_path):
     assert "second" not in str(found.value)
 
 
+def test_a_divergence_in_each_state_by_hand(tmp_path):
+    p, q = numbers([0.25, 0.5], [0.75, 0.5]), numbers([0.5, 0.1], [0.5, 0.9])
+    both = {r"p(x \mid s)": p, r"q(x \mid s)": q}
+    # 1/4 log(1/2) + 3/4 log(3/2), and 1/2 log 5 + 1/2 log(5/9).
+    found = numbers(0.13081203594113694, 0.510825623765991)
+    tex = r"f(s) = \mathrm{KL}\big( p(\cdot \mid s) \,\Vert\, q(\cdot \mid s) \big)"
+    check(tmp_path, tex, World(both | {"f(s)": found}, sizes={"a": 2, "s": 2}))
+
+
 def test_a_number_is_one_of_float64():
     assert World({}).value(read_expression("0.1"), {}).x.item() == 0.1
 

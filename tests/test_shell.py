@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
+from ppo_lib.checkpoint import read_checkpoint, write_checkpoint
 from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
 from ppo_lib.shell import keep
@@ -736,3 +737,65 @@ def test_the_path_of_a_film_is_refused_before_anything_is_played(film, command):
     an_agent("a.pt")
     status, out, _ = command("evaluate", "a.pt", "--episodes", 1, "--film", film)
     assert (status, out) == (2, "")
+
+
+# ------------------------------------------------------------------ signals
+
+
+def test_a_second_ctrl_c_is_told(command, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell, "run", interrupted)
+    assert command("CartPole-v1") == (130, "", "stopped at once\n")
+
+
+def test_a_signal_in_the_last_update_stops_nothing(command, monkeypatch):
+    update = PPO.update
+
+    def signalled(self, rollout):
+        if self.env_steps == 15:  # the second of two
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", signalled)
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert (status, err) == (0, "")
+    assert "stopped" not in out
+
+
+def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():
+    before = {name: signal.getsignal(name) for name in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with keep.Interruption() as interruption:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@pytest.mark.parametrize("words", [["CartPole-v1"], ["evaluate"]])
+def test_help_names_the_command_as_it_was_typed(words, command):
+    _, out, _ = command(*words, "--help")
+    assert words_of(out).startswith(f"usage: python -m ppo_lib {words[0]} ")
+
+
+def test_what_was_trained_on_a_gpu_goes_on_on_the_cpu_where_there_is_none(command, monkeypatch):
+    command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    state = read_checkpoint("a.pt")
+    state["config"]["device"] = "cuda"
+    write_checkpoint("a.pt", state)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, _, err = command("--resume", "a.pt", "--total-steps", 45)
+    assert status == 0
+    assert err.splitlines() == [
+        "a.pt: it was trained on 'cuda', and goes on on the CPU",
+        "a.pt: 30 of 45 steps; it goes on to the bit",
+    ]
+    kept = PPO.load("a.pt")
+    assert (kept.env_steps, kept.config.device) == (45, "cpu")

@@ -136,9 +136,11 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
             # Of whatever ends it; also of a number that is not finite.
             if first:
                 whole = all([keeper.write(), best is None or best.write()])
-    stopped = interruption.signal if trainer.env_steps < total else None
+    stopped = interruption.stopped_by or interruption.signal if trainer.env_steps < total else None
     if first:
         _report(trainer, keeper.path, best, stopped)
+    elif stopped is not None:
+        say(f"rank {trainer.rank}: stopped by {stopped.name}")
     return 1 if not whole else 0 if stopped is None else 128 + stopped
 
 

@@ -21,6 +21,8 @@ from ppo_lib.validate import require
 SAVE_EVERY = 60.0  #: seconds between two checkpoints, once a run has lasted as long
 LOG_EVERY = 60.0  #: seconds between two lines, likewise
 FIRST_LINE = 10.0  #: seconds before the first of them
+#: Signals that stop training, as far as there are such.
+STOPPING = [x for x in signal.Signals if x.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
 class Keeper:
@@ -111,18 +113,18 @@ class Interruption:
 
     Attributes:
         signal: the first one that came; None before.
+        stopped_by: that or another rank's, once training has stopped for it; None before.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.stopped_by: signal.Signals | None = None
 
     def __enter__(self) -> Self:
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        numbers = [getattr(signal, name) for name in names]
         ignored = signal.SIG_IGN
         self._before = {
             number: signal.signal(number, self._come)
-            for number in numbers
+            for number in STOPPING
             if number == signal.SIGINT or signal.getsignal(number) != ignored
         }
         return self
@@ -133,7 +135,10 @@ class Interruption:
 
     def __call__(self, trainer: PPO) -> bool:
         """Whether to stop: ranks hear of it at different moments, and stop after one update."""
-        return bool(trainer.mean(torch.tensor([float(self.signal is not None)])) > 0)
+        came = trainer.mean(torch.tensor([[float(self.signal == number) for number in STOPPING]]))
+        if came.any():
+            self.stopped_by = STOPPING[int(came.argmax())]
+        return self.stopped_by is not None
 
     def _come(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:

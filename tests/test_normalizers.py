@@ -487,3 +487,7 @@ def test_rows_of_another_width_and_no_rows_are_refused():
         normalizer(torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"^rows has shape \(0, 3\), expected at least one row"):
         normalizer.update(torch.zeros(0, 3))
+    for wrong in ([[1.0], [3.0]], [2.0] * 4, 5.0):
+        with pytest.raises(ValueError, match=r"^rows has shape \(.*\), expected \(\.\.\., 3\)"):
+            normalizer.update(torch.tensor(wrong))
+    assert (normalizer.count, normalizer.mean.tolist()) == (0, [0, 0, 0])

@@ -1,6 +1,6 @@
 """Every number that training depends on, and those that suit an environment."""
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -105,9 +105,12 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+_LARGEST = sys.float_info.max  # of an integer, too, that becomes a float
+
+
 def _is_number(value: object) -> bool:
     # Not numpy's float32, nor a tensor: a checkpoint could not be read back.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_sizes(value: object) -> bool:

@@ -362,8 +362,11 @@ def env_of(
 
 
 def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> list[list[Any]]:
-    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``."""
-    return [
+    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``.
+
+    An action space that can't hold int64, or float32, says so: ``["Box float16", *shape]``.
+    """
+    described = [
         ["Discrete", int(space.n)]
         if isinstance(space, Discrete)
         else ["MultiDiscrete", *space.nvec.tolist()]
@@ -371,16 +374,21 @@ def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> 
         else ["Box", *space.shape]
         for space in (obs_space, action_space)
     ]
+    drawn = np.float32 if isinstance(action_space, Box) else np.int64
+    if not np.can_cast(drawn, action_space.dtype):
+        described[1][0] += f" {action_space.dtype}"
+    return described
 
 
 def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
     """Spaces that `describe_spaces` has described; a Box without bounds, which a policy has."""
     made = {
-        "Discrete": lambda sizes: Discrete(sizes[0]),
-        "MultiDiscrete": MultiDiscrete,
-        "Box": lambda sizes: Box(-np.inf, np.inf, tuple(sizes)),
+        "Discrete": lambda sizes, dtype: Discrete(sizes[0], dtype=dtype or np.int64),
+        "MultiDiscrete": lambda sizes, dtype: MultiDiscrete(sizes, dtype=dtype or np.int64),
+        "Box": lambda sizes, dtype: Box(-np.inf, np.inf, tuple(sizes), dtype or np.float32),
     }
-    return [made[name](sizes) for name, *sizes in words]
+    parts = [(*word.partition(" "), sizes) for word, *sizes in words]
+    return [made[name](sizes, dtype) for name, _, dtype, sizes in parts]
 
 
 def _is_json(value: Any) -> bool:

@@ -186,12 +186,23 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
 
 
 def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
-    """Actions as the environments take them: here, and only here, clipped to their bounds."""
-    space = envs.single_action_space
-    array = actions.numpy()
+    """Actions as the environments take them: of their dtype, and clipped to their bounds."""
+    return actions_in(envs.single_action_space, actions)
+
+
+def actions_in(space: gym.Space[Any], actions: Tensor) -> np.ndarray:
+    """Actions ``[..., *space.shape]``, of a space's dtype and, of a Box, clipped to its bounds.
+
+    Raises:
+        ValueError: if they have another shape, or are integers for a Box, or others for a number.
+    """
+    array, box = actions.numpy(), isinstance(space, gym.spaces.Box)
     found = array.shape[array.ndim - len(space.shape) :]
     if found != space.shape:
         raise ValueError(
             f"the policy's actions have shape {found}, expected {space.shape} of {space}"
         )
-    return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array
+    if actions.is_floating_point() != box:
+        kind = "floating-point numbers" if box else "integers"
+        raise ValueError(f"the policy's actions are {actions.dtype}, expected {kind} of {space}")
+    return (array.clip(space.low, space.high) if box else array).astype(space.dtype, copy=False)

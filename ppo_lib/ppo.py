@@ -15,7 +15,7 @@ from ppo_lib import checkpoint
 from ppo_lib.config import PPOConfig, config_for
 from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs
 from ppo_lib.history import History, progress_bar
-from ppo_lib.networks import check_networks, make_networks
+from ppo_lib.networks import check_networks, make_networks, own_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -283,26 +283,19 @@ class PPO:
         self.collector = self._make_collector()
         spaces = self.envs.single_observation_space, self.envs.single_action_space
         self.spaces = checkpoint.describe_spaces(*spaces)
-        own = {"policy": policy, "critic": critic}
-        self.own_networks = [name for name, network in own.items() if network is not None]
+        self.own_networks = own_networks(policy, critic)
         if policy is None or critic is None:
             normalize = c.normalize_obs
             made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
             policy = made[0] if policy is None else policy
             critic = made[1] if critic is None else critic
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for name, network in {"policy": policy, "critic": critic}.items():
-            require(
-                not c.normalize_obs or any(isinstance(m, ObsNormalizer) for m in network.modules()),
-                f"normalize_obs is True, expected False with a {name} of your own that holds no "
-                "ppo_lib.normalizers.ObsNormalizer",
-            )
         for normalizer in self._obs_normalizers():
             normalizer.start(self.gather(self.collector.obs).to(c.device))
-        check_networks(self.policy, self.critic, self.collector.obs.to(c.device), spaces[1])
-        self.reward_normalizer: RewardNormalizer | None = None
-        if c.normalize_rewards:
-            self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
+        seen = self.policy, self.critic, self.collector.obs.to(c.device), spaces[1]
+        check_networks(*seen, normalize_obs=c.normalize_obs)
+        rewards = RewardNormalizer(c.num_envs, gamma=c.gamma) if c.normalize_rewards else None
+        self.reward_normalizer = rewards
         self.optimizer = self._made_optimizer = self._make_optimizer()
         self.kl_coef = c.kl_coef
         self.history = History()

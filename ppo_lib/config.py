@@ -58,7 +58,8 @@ class PPOConfig:
     normalize_obs: bool = False
     """Standardise observations by their running mean and standard deviation."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of their discounted sum."""
+    """Divide rewards by the running standard deviation of their discounted sum, and cut them to
+    ±10; the history's ``reward_clip_fraction`` says how many were cut."""
     vf_coef: float = 1.0
     """Weight of the value loss, half a mean squared error; at least 0."""
     value_clip_range: float | None = None

@@ -216,6 +216,8 @@ class PPO:
             "learning_rate": self.learning_rate,
             "clip_range": self.clip_range,
         }
+        if self.reward_normalizer is not None:
+            row["reward_clip_fraction"] = (rewards[rollout.mask].abs() >= 10).float().mean().item()
         if c.loss == "kl":
             row["kl_coef"] = self.kl_coef
             with torch.no_grad(), eval_mode(self.policy):

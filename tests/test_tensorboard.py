@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -129,3 +131,38 @@ def test_it_is_a_context(tmp_path):
         PPO("CartPole-v1", SMALL).learn(board)
         assert len(threads()) == already + 1
     assert len(threads()) == already
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, monkeypatch):
+    board = TensorBoard(tmp_path)
+    flush, times = board._writer.flush, []
+
+    def full():
+        times.append(None)
+        if len(times) >= 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush()
+
+    monkeypatch.setattr(board._writer, "flush", full)
+    monkeypatch.setattr(board._writer, "close", full)
+    trainer = PPO("CartPole-v1", SMALL)
+    with pytest.warns(UserWarning, match="tensorboard: ") as said, board:
+        trainer.learn(board)
+    assert trainer.env_steps == 96
+    message = "tensorboard: no events are written from 48 steps on: [Errno 28] No space left"
+    assert [str(warning.message)[: len(message)] for warning in said] == [message]
+    monkeypatch.undo()
+    board._writer.close()
+    assert [step for step, _ in scalars(tmp_path)["entropy"]][:2] == [16, 32]
+
+
+def test_a_disk_that_is_full_at_the_end_is_told(tmp_path, monkeypatch):
+    board = TensorBoard(tmp_path)
+    with pytest.warns(UserWarning, match="no events are written at the end: .*No space left"):
+        with monkeypatch.context() as patch, board:
+
+            def full():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(board._writer, "close", full)
+    board._writer.close()

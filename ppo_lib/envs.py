@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -56,6 +57,7 @@ def make_envs(
         ValueError: if a number is out of range, or there is no such environment over arrays.
     """
     require(num_envs >= 1, f"num_envs is {num_envs}, expected at least 1")
+    check_wrappers(wrappers)
     kwargs = env_kwargs or {}
     if isinstance(env, str):
         env = latest_version(env)
@@ -98,6 +100,7 @@ def make_envs(
                 if hasattr(signal, name):
                     signal.signal(getattr(signal, name), signal.SIG_IGN)
         made = gym.make(env, **kwargs) if isinstance(env, str) else env()
+        require(isinstance(made, gym.Env), f"env has made {made!r}, expected an environment")
         for wrapper in wrappers:
             wrap, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
             made = wrap(made, **arguments)
@@ -138,6 +141,34 @@ def close_envs(envs: VectorEnv) -> None:
             process.terminate()
             process.join()
         envs.closed = True
+
+
+@contextmanager
+def processes_told(envs: VectorEnv) -> Iterator[None]:
+    """Say of a pipe that breaks inside that the process of an environment has ended.
+
+    Raises:
+        RuntimeError: if one has, with its number and its exit code.
+    """
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        if not isinstance(envs, AsyncVectorEnv):
+            raise
+        for process in envs.processes:
+            process.join(0.1)  # it may be about to end
+        codes = {i: x.exitcode for i, x in enumerate(envs.processes) if x.exitcode is not None}
+        if not codes:
+            raise
+        raise RuntimeError(
+            f"processes of environments have ended, by their numbers with exit codes {codes}"
+        ) from error
+
+
+def check_wrappers(wrappers: Any) -> None:
+    """Refuse a wrapper that is not in a list."""
+    listed = isinstance(wrappers, Sequence) and not isinstance(wrappers, str)
+    require(listed, f"wrappers is {wrappers!r}, expected a list: [{wrappers!r}]")
 
 
 def check_envs(envs: VectorEnv) -> None:

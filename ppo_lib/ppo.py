@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppo_lib import checkpoint
 from ppo_lib.config import PPOConfig, config_for
-from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs
+from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs, processes_told
 from ppo_lib.history import History, progress_bar
 from ppo_lib.networks import check_networks, make_networks, own_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
@@ -158,7 +158,8 @@ class PPO:
 
     def collect(self) -> Rollout:
         """The next T steps of all environments, by the policy as it is."""
-        return self.collector.collect(self.policy, self.config.num_steps, self.generator)
+        with processes_told(self.envs):
+            return self.collector.collect(self.policy, self.config.num_steps, self.generator)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Epochs of minibatch gradient steps on what was collected; a row for the history.
@@ -183,8 +184,7 @@ class PPO:
             gamma=c.gamma,
             gae_lambda=c.gae_lambda,
         )
-        old = rollout.obs, rollout.actions, rollout.log_probs, rollout.dist_params
-        columns = (*old, values, advantages, returns)
+        columns = (*rollout[:4], values, advantages, returns)  # what a `Batch` has
         batch = Batch(*(column[rollout.mask].to(c.device) for column in columns))
 
         if self.optimizer is self._made_optimizer:  # another one's rates are its owner's

@@ -28,7 +28,8 @@ class PPOConfig:
     """How they are stepped: one after the other, in processes of their own, or as one
     environment over arrays, where gymnasium has one (CartPole-v1)."""
     num_steps: int = 64
-    """T, steps in each environment before an update; at least 1."""
+    """T, steps in each environment before an update; at least 1, or 2 with "array", whose
+    environments reset themselves in a step of their own."""
     num_epochs: int = 4
     """Passes over the data of one update; at least 1."""
     minibatch_size: int = 128
@@ -84,6 +85,10 @@ class PPOConfig:
             value = getattr(self, field.name)
             valid, expected = _RULES[field.name]
             require(valid(value), f"{field.name} is {value!r}, expected {expected}")
+        require(
+            self.num_steps > 1 or self.vectorization != "array",
+            f"num_steps is {self.num_steps}, expected at least 2 with vectorization 'array'",
+        )
         for name, holds in {
             "minibatch_size": self.minibatch_size <= self.batch_size,
             "total_steps": self.total_steps >= self.batch_size,

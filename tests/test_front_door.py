@@ -831,11 +831,11 @@ def test_evaluation_closes_its_environments(monkeypatch):
 
 
 def test_a_rollout_that_could_hold_resets_alone_is_refused():
-    config = dataclasses.replace(
-        SMALL, num_envs=1, num_steps=1, minibatch_size=1, vectorization="array"
-    )
+    config = dataclasses.replace(SMALL, num_envs=1, num_steps=1, minibatch_size=1)
+    with pytest.raises(ValueError, match="num_steps is 1, expected at least 2 with vectorizati"):
+        dataclasses.replace(config, vectorization="array")
     with (
-        PPO("CartPole-v1", config) as trainer,
+        PPO(gym.make_vec("CartPole-v1", 1), config) as trainer,
         pytest.raises(ValueError, match="num_steps is 1, expected at least 2"),
     ):
         trainer.learn()

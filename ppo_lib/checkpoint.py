@@ -191,6 +191,8 @@ def _go_on(collector: Collector, running: dict[str, Any]) -> str:
     """Play the running episodes to where they were; why not, if that can't be."""
     if "refusal" in running or collector.log.refusal:
         return running.get("refusal") or collector.log.refusal
+    if not running.keys() >= {"log", "obs", *_COUNTS}:
+        return "the state does not hold all of them"
     if len(running["obs"]) != collector.envs.num_envs:
         return f"they were of {len(running['obs'])} environments"
     if not collector.log.fits(running["log"]):
@@ -404,6 +406,8 @@ def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
         "Box": lambda sizes, dtype: Box(-np.inf, np.inf, tuple(sizes), dtype or np.float32),
     }
     parts = [(*word.partition(" "), sizes) for word, *sizes in words]
+    for name, *_ in parts:
+        require(name in made, f"spaces has {name!r}, expected one of {', '.join(made)}")
     return [made[name](sizes, dtype) for name, _, dtype, sizes in parts]
 
 

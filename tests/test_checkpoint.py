@@ -630,6 +630,16 @@ def test_a_forged_file_that_lacks_something_is_refused(name, tmp_path):
             load(path)
 
 
+def test_a_forged_space_is_refused_and_forged_episodes_begin_anew(tmp_path):
+    path = tmp_path / "agent.pt"
+    learned().save(path)
+    rewritten(path, lambda state: state | {"running": [{"log": None}]})
+    assert PPO.load(path).anew == "the state does not hold all of them"
+    rewritten(path, lambda state: state | {"spaces": [["Box", 4], ["Tuple", 2]]})
+    with pytest.raises(ValueError, match=r"^spaces has 'Tuple', expected one of Discrete, Multi"):
+        load_policy(path)
+
+
 @pytest.mark.parametrize("number", [1, 2, 99, "4"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"

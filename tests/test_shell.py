@@ -389,6 +389,21 @@ def test_training_that_fails_before_anything_is_learned_leaves_nothing(command, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_words_that_go_on_name_an_environment_of_a_module(command, monkeypatch):
+    def fails(self, rollout):
+        if self.env_steps == 15:
+            raise OSError
+        return update(self, rollout)
+
+    update, module = PPO.update, "gymnasium.envs.classic_control:CartPole-v1"
+    with monkeypatch.context() as patch:
+        patch.setattr(PPO, "update", fails)
+        last = command(module, *SHORT, "--checkpoint", "a.pt")[2].splitlines()[-1]
+    assert last == f"failed after 15 steps: {module} --resume a.pt goes on from 15"
+    assert command(*last.split(": ")[1].removesuffix(" goes on from 15").split())[0] == 0
+    assert PPO.load("a.pt", env=module).env_steps == 30
+
+
 def test_an_evaluation_that_fails_loses_no_update(command, monkeypatch):
     def endless(*_, **__):
         raise ValueError("an episode that goes on")

@@ -219,7 +219,7 @@ def _report(trainer: PPO, path: Path, best: KeepBest | None, stopped: Any) -> No
         where = best.path if best.path.exists() else "not kept"
         print(f"best agent: {where}, mean return {found[1]:.1f} at {found[0]:,} steps")
     if stopped is not None:
-        print(f"stopped by {stopped.name}: --resume {path} goes on")
+        print(f"stopped by {stopped.name}: {_resume(trainer, path)} goes on")
     print(f"checkpoint: {path}")
 
 
@@ -229,8 +229,14 @@ def _report_failure(trainer: PPO, keeper: Keeper, *, new: bool) -> None:
         keeper.remove()
         say("failed in the first update: nothing was learned, and nothing is kept")
     else:
-        path, steps = keeper.path, keeper.written_steps
-        say(f"failed after {trainer.env_steps:,} steps: --resume {path} goes on from {steps:,}")
+        how, steps = _resume(trainer, keeper.path), keeper.written_steps
+        say(f"failed after {trainer.env_steps:,} steps: {how} goes on from {steps:,}")
+
+
+def _resume(trainer: PPO, path: Path) -> str:
+    """The words that go on; of an environment of a module they name it, or none is imported."""
+    env_id = trainer.env_name["id"]
+    return f"{env_id} --resume {path}" if ":" in env_id else f"--resume {path}"
 
 
 def play(options: Evaluate) -> None:

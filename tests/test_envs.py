@@ -235,14 +235,12 @@ def test_the_process_of_an_environment_that_has_ended_is_named():
     config = PPOConfig(
         vectorization="async", num_envs=2, num_steps=8, minibatch_size=8, total_steps=64
     )
-    trainer = PPO("CartPole-v1", config)
-    try:
-        os.kill(trainer.envs.processes[1].pid, signal.SIGKILL)
+    with PPO("CartPole-v1", config) as trainer:
+        process = trainer.envs.processes[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()  # else it may die before or after it is sent an action
         with pytest.raises(RuntimeError, match=r"^processes of env.* have ended, .* \{1: -9\}$"):
             trainer.learn()
-    finally:
-        with pytest.warns(UserWarning, match="while waiting for a pending call"):
-            trainer.close()
 
 
 def test_what_was_opened_is_closed_where_a_later_environment_cannot_be_made():

@@ -273,6 +273,20 @@ def test_search_finds_the_right_page_first(page: Page, query: str) -> None:
     assert not listener.faults
 
 
+@pytest.mark.parametrize("query", SEARCHES)
+def test_every_result_of_a_search_shows_a_line_of_text(page: Page, query: str) -> None:
+    listener = Listener(page)
+    page.goto((HTML / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
+    page.locator(".search-summary", has_text="found").wait_for()
+    results = page.locator("#search-results ul.search > li")
+    lines = results.locator("p.context").all_inner_texts()
+    assert len(lines) == results.count() > 0
+    assert all(len(line) > 20 and "\\" not in line for line in lines)
+    words = query.lower().split()
+    assert any(word[:5] in lines[0].lower() for word in words)
+    assert not listener.faults
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["book/index.html", "book/05-gae.html"])
 def test_focus_can_be_seen(browser: Browser, scheme: str, name: str) -> None:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import ppo_lib
 import pytest
 import reference
+
+import ppo_lib
 
 PAGE = Path(__file__).resolve().parents[1] / "book" / "reference.md"
 ARGS = re.compile(r"^Args:\n((?:    .*\n?|\n)+)", re.MULTILINE)

@@ -75,4 +75,4 @@ def test_a_docstring_becomes_text_with_links() -> None:
         *("reference", "#text"),
     ]
     targets = [x["reftarget"] for x in paragraph.findall(reference.addnodes.pending_xref)]
-    assert targets == ["ppo_lib.returns.gae", "eq-d23"]
+    assert targets == ["returns.gae", "eq-d23"]

@@ -9,7 +9,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.core import publish_doctree
@@ -32,6 +32,7 @@ INLINE = re.compile(
 HEAD = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 FIELD = re.compile(r"(\*{0,2}\w+(?:, \w+)*): (.*)", re.DOTALL)
 COMMENT = re.compile(r"#: (.*)")
+HALF, DD = re.compile(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", re.DOTALL), re.compile(r"<(/?)dd>")
 
 
 class Entry(NamedTuple):
@@ -145,7 +146,7 @@ def names() -> dict[str, str]:
         for entry in entries(room):
             for each in (entry, *entry.inside):
                 if each is entry or each.kind == "method":
-                    found.setdefault(each.name, []).append(f"ppo_lib.{room}.{each.name}")
+                    found.setdefault(each.name, []).append(f"{room}.{each.name}")
     return {name: full[0] for name, full in found.items() if len(full) == 1}
 
 
@@ -233,7 +234,7 @@ class Reference(SphinxDirective):
         for room in ROOMS:
             line = nodes.paragraph("", "", nodes.strong("", f"{room}: "))
             for i, entry in enumerate(entries(room)):
-                full = f"ppo_lib.{room}.{entry.name}"
+                full = f"{room}.{entry.name}"
                 line += [nodes.Text(", " * bool(i)), link(full, entry.name, self.env.docname)]
             listed += nodes.list_item("", line)
         return listed
@@ -242,7 +243,7 @@ class Reference(SphinxDirective):
         """The entries of a room."""
         path = LIBRARY.joinpath(*room.split(".")).with_suffix(".py")
         self.env.note_dependency(str(path))
-        title = nodes.title("", "", nodes.literal("", f"ppo_lib.{room}"))
+        title = nodes.title("", "", nodes.literal("", room))
         section = nodes.section("", title, ids=[f"room-{room.replace('.', '-')}"])
         section += blocks(room_says(room), self.env.docname)
         section += [self.entry(entry, room) for entry in entries(room)]
@@ -268,7 +269,10 @@ class Reference(SphinxDirective):
             attribute = entry.kind == "attribute"
             kind = addnodes.desc_annotation("", f": {entry.gives}")
             signature += kind if attribute else addnodes.desc_returns("", entry.gives)
-        self.env.get_domain("py").note_object(full, entry.kind, full, location=signature)
+        # Without "ppo_lib", which a search for PPO would find.
+        self.env.get_domain("py").note_object(
+            f"{room}.{entry.name}", entry.kind, full, location=signature
+        )
         content = addnodes.desc_content()
         content += blocks(entry.says, self.env.docname, owner or entry.name)
         content += [self.entry(each, room) for each in entry.inside]
@@ -304,9 +308,19 @@ def say_equation(_app: Sphinx, doctree: nodes.document, page: str) -> None:
             to[:] = [nodes.Text("eq. " + to.astext().strip("()"))]
 
 
+def spans(_app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Make spans of the parameters of a long signature, which Sphinx writes as half a list."""
+    if page == PAGE:
+        context["body"] = HALF.sub(
+            lambda found: '<span class="params">' + DD.sub(r"<\1span>", found[1]) + "</span>",
+            context["body"],
+        )
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """The directive, and the links to what it writes."""
     app.add_directive("reference", Reference)
     app.connect("doctree-read", lead)
     app.connect("doctree-resolved", say_equation)
+    app.connect("html-page-context", spans)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

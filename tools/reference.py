@@ -7,12 +7,14 @@ function of the library that it names, the first time in each section.
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
 
 PAGE = "book/reference"
 #: The rooms that the page lists, in its order.
@@ -26,6 +28,17 @@ SPAN = re.compile(
     r"|\barXiv:(?P<paper>\d+\.\d+)|(?P<mark>[|*]|_\b|(?<=[θts])'(?!\w))",
     re.DOTALL,
 )
+#: Sphinx writes the parameters of a long signature as half a list.
+HALF, DD = re.compile(r"<dl>\s*((?:<dd>.*?</dd>\s*)+)</dl>", re.DOTALL), re.compile(r"<(/?)dd>")
+
+
+class Domain(PythonDomain):
+    """The names that a search knows are without ``ppo_lib``, which one for PPO would find."""
+
+    def get_objects(self) -> Iterator[tuple[str, str, str, str, str, int]]:
+        """What there is to be found."""
+        for name, shown, *rest in super().get_objects():
+            yield name.removeprefix("ppo_lib."), shown.removeprefix("ppo_lib."), *rest
 
 
 @cache
@@ -92,9 +105,20 @@ def say_equation(_app: Sphinx, doctree: nodes.document, page: str) -> None:
             to[:] = [nodes.Text("eq. " + to.astext().strip("()"))]
 
 
+def spans(_app: Sphinx, page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Make spans of such halves of lists."""
+    if page == PAGE:
+        context["body"] = HALF.sub(
+            lambda found: '<span class="params">' + DD.sub(r"<\1span>", found[1]) + "</span>",
+            context["body"],
+        )
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run before napoleon, which makes lists of arguments."""
+    app.add_domain(Domain, override=True)
     app.connect("autodoc-process-docstring", write, priority=400)
     app.connect("doctree-read", lead)
     app.connect("doctree-resolved", say_equation)
+    app.connect("html-page-context", spans)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -180,21 +180,26 @@ document.addEventListener("DOMContentLoaded", () => {
   const LENGTH = 220;
   const seen = new Set();
   let stems = null;
+  // The stem of "entropy" is "entropi".
+  const begins = (word, stem) => [...stem].every((letter, i) => word[i] === letter) ? stem : stem.slice(0, -1);
+  // Where a word begins so: "ppo" is not in "suppose".
+  const begin = (stem) => new RegExp(`(?<![\\p{L}\\p{N}])${stem}`, "iu");
   // How many of the words a sentence has, and half a word more where it has them as they stand.
   const score = (sentence) => {
     const small = sentence.toLowerCase();
-    const had = sentence.length < 24 ? 0 : stems.filter((stem) => small.includes(stem)).length;
-    return had && had + (small.includes(asked.toLowerCase().trim()) ? 0.5 : 0);
+    const had = stems.filter((stem) => begin(stem).test(sentence)).length;
+    // A heap of words, as the name of an argument, is no sentence.
+    return sentence.length < 24 ? -1 : had && had + (small.includes(asked.toLowerCase().trim()) ? 0.5 : 0);
   };
   const line = (item) => {
     if (item.querySelector(".context")) return;
     const stemmer = new Stemmer();
     const words = asked.toLowerCase().split(/[^\p{L}\p{N}_]+/u).filter((word) => word && !stopwords.includes(word));
-    stems ??= [...new Set(words.map((word) => stemmer.stemWord(word)))];
+    stems ??= [...new Set(words.map((word) => begins(word, stemmer.stemWord(word))))];
     const link = item.querySelector("a");
     const [file, anchor] = link.getAttribute("href").split("#");
     const all = window.sentences[file.replace(/\.html$/, "")] ?? [];
-    const here = all.filter(([id]) => id === anchor);
+    const here = all.slice(1).filter(([id]) => id === anchor);
     let best = null;
     for (const [id, title, lines] of here.length ? here : all) {
       for (const sentence of lines) {
@@ -208,7 +213,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (seen.has(place)) return item.remove();
     seen.add(place);
     // An entry of the index has the title of its page: say which section it is.
-    if (here.length && !item.querySelector("span") && all[0][1] !== best.title && !link.textContent.includes(" > ")) link.append(` > ${best.title}`);
+    if (here.length && !item.querySelector(":scope > span") && all[0][1] !== best.title && !link.textContent.includes(" > ")) link.append(` > ${best.title}`);
     const said = document.createElement("p");
     said.className = "context";
     if (!here.length && best.id !== all[0][0]) {
@@ -217,12 +222,12 @@ document.addEventListener("DOMContentLoaded", () => {
       section.textContent = best.title;
       said.append(section, ": ");
     }
-    const first = Math.min(...stems.map((stem) => best.sentence.toLowerCase().indexOf(stem)).filter((at) => at >= 0), best.sentence.length);
+    const first = Math.min(...stems.map((stem) => best.sentence.search(begin(stem))).filter((at) => at >= 0), best.sentence.length);
     const from = first + 60 < LENGTH || first === best.sentence.length ? 0 : best.sentence.lastIndexOf(" ", first - 60) + 1;
     const piece = best.sentence.slice(from, from + LENGTH);
     const more = from + LENGTH < best.sentence.length;
     const shown = (from ? "… " : "") + (more ? piece.slice(0, piece.lastIndexOf(" ")) + " …" : piece);
-    const found = new RegExp(`((?:${stems.join("|")})[\\p{L}\\p{N}_]*)`, "iu");
+    const found = new RegExp(`((?<![\\p{L}\\p{N}])(?:${stems.join("|")})[\\p{L}\\p{N}_]*)`, "iu");
     for (const [i, part] of (stems.length ? shown.split(found) : [shown]).entries()) {
       if (i % 2) said.append(Object.assign(document.createElement("mark"), { textContent: part }));
       else said.append(part);
@@ -232,7 +237,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const lines = () => {
     out.querySelectorAll("ul.search > li").forEach(line);
     const status = out.querySelector(".search-summary");
-    const said = status?.textContent.replace(/\d+ page\(s\) matching the search query/, `${seen.size} places`);
+    const said = status?.textContent.replace(/\d+ page\(s\) matching the search query/, seen.size === 1 ? "one place" : `${seen.size} places`);
     if (status && said !== status.textContent) status.textContent = said;
   };
   new MutationObserver(lines).observe(out, { childList: true, subtree: true });

@@ -290,7 +290,11 @@ def lead(app: Sphinx, doctree: nodes.document) -> None:
         full = names().get(word.astext().removesuffix("()"))
         above, row, where = word.parent, None, None
         while above is not None and where is None:
-            if isinstance(above, (nodes.reference, nodes.title, addnodes.pending_xref)):
+            # A rung of the ladder has the name of the function that it adds, and is not that.
+            rung = (
+                isinstance(above, nodes.table) and above.next_node(nodes.entry).astext() == "rung"
+            )
+            if rung or isinstance(above, (nodes.reference, nodes.title, addnodes.pending_xref)):
                 full = None
             row = above if isinstance(above, nodes.row) else row
             where = above if isinstance(above, nodes.section) else None

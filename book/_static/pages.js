@@ -133,7 +133,7 @@ document.addEventListener("DOMContentLoaded", () => {
       if (widths.get(box) === box.clientWidth) continue;
       widths.set(box, box.clientWidth);
       const table = box.querySelector("table");
-      table.classList.remove("tight", "stacked");
+      table.classList.remove("tight", "stacked", "even");
       // A row of more than a few lines reads better as a list.
       const fits = () => box.scrollWidth <= box.clientWidth + 1 && ![...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150);
       for (const kind of ["tight", "stacked"]) {
@@ -141,6 +141,8 @@ document.addEventListener("DOMContentLoaded", () => {
         if (kind === "stacked") names(table);
         table.classList.add(kind);
       }
+      // Of two columns neither is pressed together.
+      table.classList.toggle("even", innerWidth <= 600 && [...table.rows].some((row) => row.cells.length === 2 && row.offsetHeight > 150));
     }
   };
   const reach = () => {

@@ -73,9 +73,10 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
   }
 
-  // What a cell has printed in columns keeps its lines, and scrolls where it is too wide.
+  // What a cell has printed in three columns or far apart keeps its lines, and scrolls where it is
+  // too wide; other lines wrap.
   for (const printed of document.querySelectorAll(".cell_output .stream pre")) {
-    const lines = printed.textContent.split("\n").filter((line) => /\S {2,}\S/.test(line));
+    const lines = printed.textContent.split("\n").filter((line) => /\S {2,}\S.* {2,}\S|\S {4,}\S/.test(line));
     printed.classList.toggle("columns", lines.length > 2);
   }
 

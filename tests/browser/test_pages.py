@@ -15,6 +15,10 @@ AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(enc
 INSPECT, OVERFLOW, THIN = (
     (HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("inspect", "overflow", "thin")
 )
+#: Equations that have to be pushed sideways to be read, but for a sign or two.
+WIDE = """() => [...document.querySelectorAll("article div.math mjx-container")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 12)
+  .map((box) => `wide: ${box.closest("div.math").id}`)"""
 SETTLED = """async () => {
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
   await document.fonts.ready;
@@ -95,6 +99,7 @@ def test_page_is_whole(page: Page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": 844})
         page.evaluate(SETTLED)
         faults += page.evaluate(INSPECT) + page.evaluate(OVERFLOW)
+        faults += page.evaluate(WIDE) if width == 390 else []
     assert not faults + listener.faults
 
 
@@ -239,6 +244,17 @@ def test_a_wide_table_becomes_a_list_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 1440, "height": 900})
     page.wait_for_function("!document.querySelector('table.stacked')")
     assert not entry.inner_text().startswith("meaning")
+
+
+def test_printed_columns_scroll_and_printed_lines_wrap(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, "book/08-every-option.html")
+    page.locator("pre.columns.scrolls").first.wait_for()
+    wide = page.locator(".cell_output .stream pre").evaluate_all("""(boxes) => boxes
+      .filter((box) => box.scrollWidth > box.clientWidth + 1)
+      .map((box) => [box.className, box.tabIndex, getComputedStyle(box).maskImage !== "none"])""")
+    assert len(wide) > 2
+    assert all("columns" in name and tab == 0 and fades for name, tab, fades in wide)
 
 
 @pytest.mark.parametrize("width", [390, 1440])

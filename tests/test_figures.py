@@ -89,3 +89,14 @@ def test_a_formula_holds_its_punctuation(written: str, held: str) -> None:
     formula = r'<span class="math notranslate nohighlight">\(a_t\)</span>'
     expected = held.replace("[", '<span class="held">').replace("]", "</span>")
     assert no_breaks.hold(written.replace("F", formula)) == expected.replace("F", formula)
+
+
+def test_marks_of_a_drawing_get_short_names_on_the_pages():
+    drawn = (
+        '<clipPath id="p0123456789"/><path id="mabcdef0123" d="M 0 1"/>'
+        '<g clip-path="url(#p0123456789)"><use xlink:href="#mabcdef0123" x="1.5"/></g>'
+    )
+    assert two_themes.light(drawn) == (
+        '<clipPath id="m0"/><path id="m1" d="M 0 1"/>'
+        '<g clip-path="url(#m0)"><use href="#m1" x="1.5"/></g>'
+    )

@@ -41,8 +41,7 @@ TEXT, SMALLEST = 16.0, 9.5
 COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
 RASTER = re.compile(r'(?<=href="data:image/png;base64,)[^"]+')
 SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"')
-COORDINATES = re.compile(r' (?:d|x|y|points)="[^"]*"')
-DECIMALS = re.compile(r"(\.\d\d)\d+")
+MARKS = re.compile(r'(?:(?<=#)|(?<= id="))[mp][0-9a-f]{10}\b')
 LETTERS = re.compile(r"scale\(([\d.]+) -\1\)")
 PICTURE = re.compile(r'<img\b[^>]*?\bsrc="(?P<src>[^"]*_images/(?P<file>[^"/]+\.svg))"[^>]*>')
 
@@ -83,8 +82,10 @@ def dark_svg(drawn: str) -> str:
 
 
 def light(drawn: str) -> str:
-    """A drawing whose coordinates have two decimals instead of six: a third lighter."""
-    return COORDINATES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), drawn)
+    """A drawing whose marks have short names: a figure of dots names them thousands of times."""
+    names: dict[str, str] = {}
+    short = MARKS.sub(lambda found: names.setdefault(found[0], f"m{len(names)}"), drawn)
+    return short.replace(' xlink:href="#', ' href="#')
 
 
 def letters(drawn: str) -> list[float]:

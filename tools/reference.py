@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 LIBRARY = Path(__file__).resolve().parents[1] / "ppo_lib"
 PAGE = "book/reference"
+LANGUAGE = re.compile(r"book/1[01]-")
 #: In the order of the page.
 ROOMS = (
     "returns", "objectives", "distributions", "policies", "rollout", "ppo", "config",
@@ -280,6 +281,11 @@ class Reference(SphinxDirective):
         return addnodes.desc("", signature, content, classes=["py", entry.kind], **kind)
 
 
+def named(section: nodes.section | None, name: str) -> bool:
+    """Whether a section has this anchor."""
+    return section is not None and name in section["ids"]
+
+
 def lead(app: Sphinx, doctree: nodes.document) -> None:
     """Make a link of the name of a function, the first time that a section has it."""
     page = app.env.docname
@@ -299,6 +305,9 @@ def lead(app: Sphinx, doctree: nodes.document) -> None:
             row = above if isinstance(above, nodes.row) else row
             where = above if isinstance(above, nodes.section) else None
             above = above.parent
+        # On the pages about language these are names of other things.
+        if LANGUAGE.match(page) or named(where, "language"):
+            full = None if full and full.startswith(("exact.", "ppo.")) else full
         place = (full, id(row or where))
         if full and place not in seen:
             seen.add(place)

@@ -24,24 +24,22 @@ BASES = {env_id: replace(settings(env_id), total_steps=n) for env_id, n in BUDGE
 SEEDS = {"CartPole-v1": 50, "Acrobot-v1": 20, "Pendulum-v1": 10}
 #: Of the history, the mean over a run's updates.
 SEEN = ("gradient_steps", "approx_kl", "clip_fraction", "entropy", "grad_norm")
-#: Numbers of environments that chapter 9 compares on CartPole beside those of the options.
-ENVIRONMENTS = (1, 64, 256)
+#: Sizes, on CartPole alone: the steps of an update in other numbers of environments, or all of them
+#: in one batch.
+SIZES = {f"num_envs={n}": {"num_envs": n, "num_steps": 2048 // n} for n in (1, 4, 64, 256)}
+SIZES |= {"minibatch_size=2048": {"minibatch_size": 2048}}
 
 
 def options(base: PPOConfig) -> dict[str, dict[str, Any]]:
     """By name what is changed of a base; of a value that it has, the opposite.
 
-    The fields that are missing say how long a run is and where it runs; β of the penalty is where
-    it begins, and adapts.
+    The fields that are missing are sizes and rates, which are chosen with the world, or say how
+    long a run is and where it runs.
     """
     return {
         "base": {},
-        "num_envs, num_steps": _batch_of(base, base.num_envs // 4),
         "num_epochs=1": {"num_epochs": 1},
-        "minibatch_size": {"minibatch_size": base.batch_size},
-        "learning_rate": {"learning_rate": base.learning_rate / 4},
         "anneal_learning_rate=False": {"anneal_learning_rate": False},
-        "gamma": {"gamma": 0.99 if base.gamma < 0.95 else 0.9},
         "gae_lambda": {"gae_lambda": 1.0 if base.gae_lambda < 1 else 0.95},
         "loss='kl'": {"loss": "kl"},
         "loss='kl', adaptive_kl_target=0.1": {"loss": "kl", "adaptive_kl_target": 0.1},
@@ -59,17 +57,12 @@ def options(base: PPOConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def _batch_of(base: PPOConfig, num_envs: int) -> dict[str, Any]:
-    """The same number of steps an update in another number of environments."""
-    return {"num_envs": num_envs, "num_steps": base.batch_size // num_envs}
-
-
 CASES = {
     f"{env_id} {name}": changes
     for env_id, base in BASES.items()
     for name, changes in options(base).items()
 }
-CASES |= {f"CartPole-v1 num_envs={n}": _batch_of(BASES["CartPole-v1"], n) for n in ENVIRONMENTS}
+CASES |= {f"CartPole-v1 {name}": changes for name, changes in SIZES.items()}
 
 
 def train(jobs: list[Job]) -> list[Run]:

@@ -25,7 +25,7 @@ class Chance(NamedTuple):
 
     @property
     def word(self) -> str:
-        """*More* or *less* where the interval leaves out one half and p is small, else *undecided*."""
+        """*More* or *less* where the interval leaves out ½ and p is small, else *undecided*."""
         if self.p > 0.05:
             return "undecided"
         return "more" if self.low > 0.5 else "less" if self.high < 0.5 else "undecided"

@@ -100,9 +100,10 @@ def permutation_p(first: np.ndarray, second: np.ndarray) -> float:
     runs, n = np.concatenate([first, second]), len(first)
     ranks = 1 + (runs[:, None] > runs).sum(axis=1) + (runs[:, None] >= runs).sum(axis=1)  # doubled
     ways = np.zeros((n + 1, ranks.sum() + 1))  # to choose so many runs with that sum of ranks
-    ways[0, 0] = 1
+    ways[0, 0], end = 1, 1
     for rank in ranks:
-        ways[1:, rank:] += ways[:-1, :-rank]
+        end += rank
+        ways[1:, rank:end] += ways[:-1, : end - rank]
     away = np.abs(np.arange(ways.shape[1]) - n * (len(runs) + 1))
     far = away >= np.abs(ranks[:n].sum() - n * (len(runs) + 1))
     return float(ways[n, far].sum() / ways[n].sum())

@@ -1,11 +1,14 @@
 """Train with every option changed alone, in three environments, and store what each run earned.
 
-Usage: ``python tools/options.py [--seeds N] [--only ENV_ID …] [--data FILE] [--processes N]``.  A
-command that was interrupted goes on where it stopped.
+Usage: ``python tools/options.py [GROUP …] [--seeds N] [--processes N]``, of the groups cartpole,
+acrobot, pendulum and sizes, each with a file of its own.  A command that was interrupted goes on
+where it stopped.
 """
 
 from dataclasses import asdict, replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -15,19 +18,13 @@ from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
 from ppo_lib import PPO, PPOConfig, evaluate, settings
 from ppo_lib.policies import Policy
 
-DATA = ROOT / "book" / "_data" / "options.json"
 EPISODES = 50
 EVALUATION_SEED = 10_000  # no training environment has a seed that large
 #: Budgets at which runs with seeds of 100 and up were neither lost nor perfect.
 BUDGETS = {"CartPole-v1": 12_288, "Acrobot-v1": 20_480, "Pendulum-v1": 30_720}
 BASES = {env_id: replace(settings(env_id), total_steps=n) for env_id, n in BUDGETS.items()}
-SEEDS = {"CartPole-v1": 50, "Acrobot-v1": 20, "Pendulum-v1": 10}
 #: Of the history, the mean over a run's updates.
 SEEN = ("gradient_steps", "approx_kl", "clip_fraction", "entropy", "grad_norm")
-#: Sizes, on CartPole alone: the steps of an update in other numbers of environments, or all of them
-#: in one batch.
-SIZES = {f"num_envs={n}": {"num_envs": n, "num_steps": 2048 // n} for n in (1, 4, 64, 256)}
-SIZES |= {"minibatch_size=2048": {"minibatch_size": 2048}}
 
 
 def options(base: PPOConfig) -> dict[str, dict[str, Any]]:
@@ -57,17 +54,36 @@ def options(base: PPOConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-CASES = {
-    f"{env_id} {name}": changes
-    for env_id, base in BASES.items()
-    for name, changes in options(base).items()
+#: On CartPole: the steps of an update in other numbers of environments, or all in one batch.
+SIZES = {f"num_envs={n}": {"num_envs": n, "num_steps": 2048 // n} for n in (1, 4, 64, 256)}
+SIZES |= {"base": {}, "minibatch_size=2048": {"minibatch_size": 2048}}
+
+
+class Group(NamedTuple):
+    """Some changes of one base."""
+
+    env_id: str
+    cases: dict[str, dict[str, Any]]
+    seeds: int
+
+
+GROUPS = {
+    "cartpole": Group("CartPole-v1", options(BASES["CartPole-v1"]), 50),
+    "acrobot": Group("Acrobot-v1", options(BASES["Acrobot-v1"]), 20),
+    "pendulum": Group("Pendulum-v1", options(BASES["Pendulum-v1"]), 10),
+    "sizes": Group("CartPole-v1", SIZES, 50),
 }
-CASES |= {f"CartPole-v1 {name}": changes for name, changes in SIZES.items()}
 
 
-def train(jobs: list[Job]) -> list[Run]:
+def data(group: str) -> Path:
+    """The file of a group."""
+    return ROOT / "book" / "_data" / f"options-{group}.json"
+
+
+def train(group: str, jobs: list[Job]) -> list[Run]:
     """What the policy of each run earns in episodes of its own, and what was seen in training."""
-    return [_run(case.split()[0], CASES[case] | {"seed": seed}) for case, seed in jobs]
+    env_id, cases, _ = GROUPS[group]
+    return [_run(env_id, cases[case] | {"seed": seed}) for case, seed in jobs]
 
 
 def _run(env_id: str, changes: dict[str, Any]) -> Run:
@@ -99,19 +115,19 @@ def earns(policy: Policy, env_id: str, seed: int) -> float:
 
 
 def main() -> None:
-    """Make the runs that are missing, a seed of all options after the other."""
-    args = arguments(__doc__, seeds=0, cases=BASES).parse_args()
-    told = {case: {"changes": changes} for case, changes in CASES.items()}
-    settled = {"episodes": EPISODES}
-    settled |= {"bases": {env_id: asdict(base) for env_id, base in BASES.items()}}
-    code = (*LIBRARY, "tools/options.py")
-    experiment = Experiment("make options", args.data or DATA, code, settled, train, told)
-    groups = (
-        [(case, seed) for case in CASES if case.startswith(env_id)]
-        for env_id in args.only
-        for seed in range(args.seeds or SEEDS[env_id])
-    )
-    experiment.go_on(groups, args.processes)
+    """Make the runs that are missing, a seed of all changes after the other."""
+    parser = arguments(__doc__, seeds=0)
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP")
+    args = parser.parse_args()
+    for group in args.groups or GROUPS:
+        env_id, cases, seeds = GROUPS[group]
+        told = {case: {"changes": changes} for case, changes in cases.items()}
+        settled = {"env_id": env_id, "episodes": EPISODES, "base": asdict(BASES[env_id])}
+        code = (*LIBRARY, "tools/options.py")
+        path, make = args.data or data(group), partial(train, group)
+        experiment = Experiment("make options", path, code, settled, make, told)
+        jobs = ([(case, seed) for case in cases] for seed in range(args.seeds or seeds))
+        experiment.go_on(jobs, args.processes)
 
 
 if __name__ == "__main__":

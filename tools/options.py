@@ -54,9 +54,9 @@ def options(base: PPOConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-#: On CartPole: the steps of an update in other numbers of environments, or all in one batch.
-SIZES = {f"num_envs={n}": {"num_envs": n, "num_steps": 2048 // n} for n in (1, 4, 64, 256)}
-SIZES |= {"base": {}, "minibatch_size=2048": {"minibatch_size": 2048}}
+#: On CartPole, the steps of an update in other numbers of environments; the base has 16.
+SIZES: dict[str, dict[str, Any]] = {"base": {}}
+SIZES |= {f"num_envs={n}": {"num_envs": n, "num_steps": 2048 // n} for n in (1, 4, 64, 256)}
 
 
 class Group(NamedTuple):

@@ -46,7 +46,8 @@ def test_what_a_row_names_exists(row: dict[str, Any]) -> None:
             found = getattr(found, part)
     if "chapter" in row:
         assert (BOOK / f"{row['chapter']}.ipynb").is_file()
-    known = {"options": options.CASES, "details": details.CHANGES}
+    known = {name: group.cases for name, group in options.GROUPS.items()}
+    known["details"] = details.CHANGES
     for _, *sides in row.get("measured", []):
         for place in sides:
             file, key = place.split(": ", 1)
@@ -59,13 +60,12 @@ def test_every_change_stands_in_a_row() -> None:
 
 
 def test_every_change_has_every_seed(stored: dict[str, Any]) -> None:
-    bases = {e: asdict(options.BASES[e]) for e in (details.CARTPOLE, details.PENDULUM)}
+    bases = {env_id: asdict(options.BASES[env_id]) for env_id in details.SEEDS}
     assert stored["bases"] == json.loads(json.dumps(bases))
     assert list(stored["cases"]) == list(details.CHANGES)
     for name, entry in stored["cases"].items():
-        env_id = details.CHANGES[name].env_id
-        assert entry["seeds"] == list(range(options.SEEDS[env_id]))
-        if env_id == details.CARTPOLE:
+        assert entry["seeds"] == list(range(details.seeds_of(name)))
+        if details.CHANGES[name].env_id == details.CARTPOLE:
             assert all(5 <= earned <= 500 for earned in entry["returns"])
 
 

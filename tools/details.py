@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
-from options import BASES, EPISODES, EVALUATION_SEED, SEEDS, earns
+from options import BASES, EPISODES, EVALUATION_SEED, earns
 from torch import Tensor, nn
 
 from ppo_lib import PPO
@@ -27,6 +27,7 @@ from ppo_lib.ppo import Batch
 
 DATA = ROOT / "book" / "_data" / "details.json"
 CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
+SEEDS = {CARTPOLE: 50, PENDULUM: 10}
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -143,22 +144,37 @@ class Change:
     """Of the configuration."""
     minibatches: Callable[..., Iterator[Batch]] | None = None
     """In place of the library's."""
+    seeds: int | None = None
+    """Fewer than the environment's, where a run takes long."""
 
 
 CHANGES: dict[str, Change] = {
+    "base": Change(),
+    "one environment": Change(fields={"num_envs": 1, "num_steps": 2048}, seeds=10),
     "weights as torch draws them": Change(draw_weights_as_torch),
     "biases as torch draws them": Change(draw_biases_as_torch),
     "output gain 1": Change(scale_output_by_one),
     "Adam's ε 1e-8": Change(divide_as_torch),
+    "one batch": Change(fields={"minibatch_size": 2048}),
     "minibatches in order": Change(minibatches=in_order),
     "shared layers": Change(share_layers),
     "observations not clipped": Change(leave_observations),
+    "rewards scaled": Change(fields={"normalize_rewards": True}),
     "rewards scaled, not clipped": Change(leave_rewards, fields={"normalize_rewards": True}),
+    "Pendulum": Change(env_id=PENDULUM),
     "Pendulum, spread by state": Change(spread_by_state, PENDULUM),
     "Pendulum, clipped actions stored": Change(store_clipped, PENDULUM),
     "Pendulum, shared layers": Change(share_layers, PENDULUM),
+    "Pendulum, rewards not scaled": Change(None, PENDULUM, {"normalize_rewards": False}),
     "Pendulum, rewards not clipped": Change(leave_rewards, PENDULUM),
+    "Pendulum, observations standardised": Change(None, PENDULUM, {"normalize_obs": True}),
 }
+
+
+def seeds_of(name: str) -> int:
+    """How many seeds a change is trained with."""
+    change = CHANGES[name]
+    return change.seeds or SEEDS[change.env_id]
 
 
 def train(jobs: list[Job]) -> list[Run]:
@@ -181,14 +197,10 @@ def main() -> None:
     """Make the runs that are missing."""
     args = arguments(__doc__, seeds=0, cases=CHANGES).parse_args()
     settled = {"episodes": EPISODES}
-    settled |= {"bases": {env_id: asdict(BASES[env_id]) for env_id in (CARTPOLE, PENDULUM)}}
+    settled |= {"bases": {env_id: asdict(BASES[env_id]) for env_id in SEEDS}}
     code = (*LIBRARY, "tools/options.py", "tools/details.py")
     experiment = Experiment("make details", args.data or DATA, code, settled, train)
-    jobs = (
-        [(name, seed)]
-        for name in args.only
-        for seed in range(args.seeds or SEEDS[CHANGES[name].env_id])
-    )
+    jobs = ([(name, seed)] for name in args.only for seed in range(args.seeds or seeds_of(name)))
     experiment.go_on(jobs, args.processes)
 
 

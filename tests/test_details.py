@@ -60,7 +60,7 @@ def test_every_change_stands_in_a_row() -> None:
 
 
 def test_every_change_has_every_seed(stored: dict[str, Any]) -> None:
-    bases = {env_id: asdict(options.BASES[env_id]) for env_id in details.SEEDS}
+    bases = {env_id: asdict(details.BASES[env_id]) for env_id in details.SEEDS}
     assert stored["bases"] == json.loads(json.dumps(bases))
     assert list(stored["cases"]) == list(details.CHANGES)
     for name, entry in stored["cases"].items():
@@ -71,7 +71,7 @@ def test_every_change_has_every_seed(stored: dict[str, Any]) -> None:
 
 def touched(name: str) -> PPO:
     change = details.CHANGES[name]
-    trainer = PPO(change.env_id, replace(options.BASES[change.env_id], **change.fields))
+    trainer = PPO(change.env_id, replace(details.BASES[change.env_id], **change.fields))
     change.touch(trainer)
     return trainer
 
@@ -86,7 +86,7 @@ def test_weights_and_biases_are_drawn_as_by_torch() -> None:
 
 
 def test_gain_and_epsilon() -> None:
-    with PPO(details.CARTPOLE, options.BASES[details.CARTPOLE]) as trainer:
+    with PPO(details.CARTPOLE, details.BASES[details.CARTPOLE]) as trainer:
         small = details.linear_layers(trainer.policy)[-1].weight
         large = details.linear_layers(touched("output gain 1").policy)[-1].weight
         torch.testing.assert_close(large, 100 * small)
@@ -107,7 +107,7 @@ def test_bounds_are_gone() -> None:
     trainer = touched("Pendulum, rewards not clipped")
     rewards, no = torch.zeros(400, 8), torch.zeros(400, 8, dtype=torch.bool)
     rewards[0, 0] = 1.0  # over a deviation of its sum of about 1 / 25
-    with PPO(details.PENDULUM, options.BASES[details.PENDULUM]) as right:
+    with PPO(details.PENDULUM, details.BASES[details.PENDULUM]) as right:
         assert right.reward_normalizer(rewards, no, ~no).max() == 10
     assert 20 < trainer.reward_normalizer(rewards, no, ~no).max() < 30
 

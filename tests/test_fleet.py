@@ -45,6 +45,30 @@ def test_episodes_start_where_gymnasium_s_do() -> None:
         assert np.abs(starts).max(1) == pytest.approx(np.abs(seen).max(0), rel=0.1)
 
 
+def test_copies_are_stepped_cut_and_reset_one_by_one() -> None:
+    envs = worlds.Copies(worlds.Acrobot, 3)
+    envs.reset(seed=5)
+    first = envs.states.copy()
+    with gym.make("Acrobot-v1").unwrapped as alone:
+        alone.reset()
+        alone.state = first[:, 1]
+        seen, reward, *_ = alone.step(2)
+    envs.counts[2] = 499
+    obs, rewards, terminated, truncated, _ = envs.step(np.array([0, 2, 1]))
+    np.testing.assert_allclose(obs[1], seen, atol=1e-6)
+    assert rewards.tolist() == [reward] * 3 == [-1.0] * 3
+    assert not terminated.any()
+    assert truncated.tolist() == [False, False, True]
+    before = envs.states.copy()
+    envs.reset(options={"reset_mask": truncated})
+    assert (envs.states[:, :2] == before[:, :2]).all()
+    assert (envs.states[:, 2] != before[:, 2]).all()
+    assert envs.counts.tolist() == [1, 1, 0]
+    assert np.abs(envs.states[:, 2]).max() <= 0.1
+    envs.reset(seed=5)
+    assert (envs.states == first).all()
+
+
 def test_adam_is_torch_s_and_who_sits_out_stays() -> None:
     torch.manual_seed(0)
     params = {"w": torch.randn(2, 3, 4, requires_grad=True)}

@@ -7,7 +7,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.envs import latest_version, obs_tensor
+from ppo_lib.envs import check_wrappers, latest_version, obs_tensor
 from ppo_lib.networks import GaussianPolicy, make_networks
 from ppo_lib.policies import Policy
 from ppo_lib.rollout import Collector
@@ -37,13 +37,13 @@ def write_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     zip archive, whose comment is the SHA-256 of all before it.
 
     Args:
-        path: the file; folders on the way to it are made.
+        path: the file, or a link to it; folders on the way to it are made.
         state: tensors, numbers, strings, lists and dictionaries.
 
     Raises:
         OSError: if it can't be written there; no part of it is left.
     """
-    path = Path(path)
+    path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT} | plain(state), buffer)
@@ -60,12 +60,19 @@ def write_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def behind_links(path: str | Path) -> Path:
+    """The file that a path stands for: itself, or what a symbolic link points to."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """What `write_checkpoint` has written.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, is damaged, or is one of another format.
+        ValueError: if the file is no checkpoint, is damaged, has not what a trainer begins with,
+            or is one of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,6 +90,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"path is {path}, expected a file of PPO.save") from error
     require(number == FORMAT, f"{path} has format {number}, expected {FORMAT}")
+    missing = sorted({"env", "spaces", "own_networks", "config", "policy", "critic"} - state.keys())
+    require(not missing, f"path is {path}, which has no {missing}, expected a file of PPO.save")
+    found = set(state["config"]) if isinstance(state["config"], dict) else set()
+    expected = {field.name for field in fields(PPOConfig)}
+    require(
+        found == expected,
+        f"path is {path}, whose config differs from a PPOConfig by {sorted(found ^ expected)}",
+    )
     return state
 
 
@@ -176,6 +191,8 @@ def _go_on(collector: Collector, running: dict[str, Any]) -> str:
     """Play the running episodes to where they were; why not, if that can't be."""
     if "refusal" in running or collector.log.refusal:
         return running.get("refusal") or collector.log.refusal
+    if not running.keys() >= {"log", "obs", *_COUNTS}:
+        return "the state does not hold all of them"
     if len(running["obs"]) != collector.envs.num_envs:
         return f"they were of {len(running['obs'])} environments"
     if not collector.log.fits(running["log"]):
@@ -312,6 +329,7 @@ def name_env(
     Raises:
         ValueError: if arguments or wrappers could not be read back.
     """
+    check_wrappers(wrappers)
     if not isinstance(env, str):
         require(
             not wrappers or not callable(env),
@@ -362,8 +380,11 @@ def env_of(
 
 
 def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> list[list[Any]]:
-    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``."""
-    return [
+    """Spaces in words: ``["Discrete", n]``, ``["MultiDiscrete", *sizes]``, ``["Box", *shape]``.
+
+    An action space that can't hold int64, or float32, says so: ``["Box float16", *shape]``.
+    """
+    described = [
         ["Discrete", int(space.n)]
         if isinstance(space, Discrete)
         else ["MultiDiscrete", *space.nvec.tolist()]
@@ -371,16 +392,23 @@ def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> 
         else ["Box", *space.shape]
         for space in (obs_space, action_space)
     ]
+    drawn = np.float32 if isinstance(action_space, Box) else np.int64
+    if not np.can_cast(drawn, action_space.dtype):
+        described[1][0] += f" {action_space.dtype}"
+    return described
 
 
 def spaces_of(words: list[list[Any]]) -> list[gym.Space[Any]]:
     """Spaces that `describe_spaces` has described; a Box without bounds, which a policy has."""
     made = {
-        "Discrete": lambda sizes: Discrete(sizes[0]),
-        "MultiDiscrete": MultiDiscrete,
-        "Box": lambda sizes: Box(-np.inf, np.inf, tuple(sizes)),
+        "Discrete": lambda sizes, dtype: Discrete(sizes[0], dtype=dtype or np.int64),
+        "MultiDiscrete": lambda sizes, dtype: MultiDiscrete(sizes, dtype=dtype or np.int64),
+        "Box": lambda sizes, dtype: Box(-np.inf, np.inf, tuple(sizes), dtype or np.float32),
     }
-    return [made[name](sizes) for name, *sizes in words]
+    parts = [(*word.partition(" "), sizes) for word, *sizes in words]
+    for name, *_ in parts:
+        require(name in made, f"spaces has {name!r}, expected one of {', '.join(made)}")
+    return [made[name](sizes, dtype) for name, _, dtype, sizes in parts]
 
 
 def _is_json(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Every number that training depends on, and those that suit an environment."""
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -28,7 +28,8 @@ class PPOConfig:
     """How they are stepped: one after the other, in processes of their own, or as one
     environment over arrays, where gymnasium has one (CartPole-v1)."""
     num_steps: int = 64
-    """T, steps in each environment before an update; at least 1."""
+    """T, steps in each environment before an update; at least 1, or 2 with "array", whose
+    environments reset themselves in a step of their own."""
     num_epochs: int = 4
     """Passes over the data of one update; at least 1."""
     minibatch_size: int = 128
@@ -58,7 +59,8 @@ class PPOConfig:
     normalize_obs: bool = False
     """Standardise observations by their running mean and standard deviation."""
     normalize_rewards: bool = False
-    """Divide rewards by the running standard deviation of their discounted sum."""
+    """Divide rewards by the running standard deviation of their discounted sum, and cut them to
+    ±10; the history's ``reward_clip_fraction`` says how many were cut."""
     vf_coef: float = 1.0
     """Weight of the value loss, half a mean squared error; at least 0."""
     value_clip_range: float | None = None
@@ -83,6 +85,10 @@ class PPOConfig:
             value = getattr(self, field.name)
             valid, expected = _RULES[field.name]
             require(valid(value), f"{field.name} is {value!r}, expected {expected}")
+        require(
+            self.num_steps > 1 or self.vectorization != "array",
+            f"num_steps is {self.num_steps}, expected at least 2 with vectorization 'array'",
+        )
         for name, holds in {
             "minibatch_size": self.minibatch_size <= self.batch_size,
             "total_steps": self.total_steps >= self.batch_size,
@@ -105,9 +111,12 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+_LARGEST = sys.float_info.max  # of an integer, too, that becomes a float
+
+
 def _is_number(value: object) -> bool:
     # Not numpy's float32, nor a tensor: a checkpoint could not be read back.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_sizes(value: object) -> bool:

@@ -23,6 +23,8 @@ class Categorical:
 
         The one whose exponential waiting time, of rate π(a), is the shortest.
         """
+        if params.dtype.itemsize < 4:  # in which a time may be 0, and 0 / 0 is NaN
+            params = params.float()
         times = torch.empty_like(params).exponential_(generator=generator)
         return (params.softmax(-1) / times).argmax(-1)
 

@@ -2,14 +2,15 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.envs.registration import find_highest_version, get_env_id, parse_env_id
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from ppo_lib.validate import check_finite, require
@@ -56,6 +57,7 @@ def make_envs(
         ValueError: if a number is out of range, or there is no such environment over arrays.
     """
     require(num_envs >= 1, f"num_envs is {num_envs}, expected at least 1")
+    check_wrappers(wrappers)
     kwargs = env_kwargs or {}
     if isinstance(env, str):
         env = latest_version(env)
@@ -98,21 +100,32 @@ def make_envs(
                 if hasattr(signal, name):
                     signal.signal(getattr(signal, name), signal.SIG_IGN)
         made = gym.make(env, **kwargs) if isinstance(env, str) else env()
+        require(isinstance(made, gym.Env), f"env has made {made!r}, expected an environment")
         for wrapper in wrappers:
             wrap, arguments = wrapper if isinstance(wrapper, tuple) else (wrapper, {})
             made = wrap(made, **arguments)
         return made
 
-    vector = {"sync": gym.vector.SyncVectorEnv, "async": gym.vector.AsyncVectorEnv}[vectorization]
-    envs = vector([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    if vectorization == "sync":
-        different = len({id(copy.unwrapped) for copy in envs.envs})
-        if different < num_envs:
-            envs.close()
-            raise ValueError(
-                f"env made {different} environments in {num_envs} calls, expected a new one each "
-                "time"
-            )
+    options: dict[str, Any] = {"copy": False, "autoreset_mode": AutoresetMode.DISABLED}
+    if vectorization == "async":
+        return AsyncVectorEnv([make] * num_envs, **options)
+    opened: list[gym.Env[Any, Any]] = []
+
+    def kept() -> gym.Env[Any, Any]:
+        opened.append(make())
+        return opened[-1]
+
+    try:
+        envs = SyncVectorEnv([kept] * num_envs, **options)
+        different = len({id(made.unwrapped) for made in opened})
+        require(
+            different == num_envs,
+            f"env made {different} environments in {num_envs} calls, expected a new one each time",
+        )
+    except BaseException:  # nothing that was opened here stays open
+        for made in opened:
+            made.close()
+        raise
     return envs
 
 
@@ -128,6 +141,34 @@ def close_envs(envs: VectorEnv) -> None:
             process.terminate()
             process.join()
         envs.closed = True
+
+
+@contextmanager
+def processes_told(envs: VectorEnv) -> Iterator[None]:
+    """Say of a pipe that breaks inside that the process of an environment has ended.
+
+    Raises:
+        RuntimeError: if one has, with its number and its exit code.
+    """
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        if not isinstance(envs, AsyncVectorEnv):
+            raise
+        for process in envs.processes:
+            process.join(0.1)  # it may be about to end
+        codes = {i: x.exitcode for i, x in enumerate(envs.processes) if x.exitcode is not None}
+        if not codes:
+            raise
+        raise RuntimeError(
+            f"processes of environments have ended, by their numbers with exit codes {codes}"
+        ) from error
+
+
+def check_wrappers(wrappers: Any) -> None:
+    """Refuse a wrapper that is not in a list."""
+    listed = isinstance(wrappers, Sequence) and not isinstance(wrappers, str)
+    require(listed, f"wrappers is {wrappers!r}, expected a list: [{wrappers!r}]")
 
 
 def check_envs(envs: VectorEnv) -> None:
@@ -176,12 +217,23 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
 
 
 def env_actions(actions: Tensor, envs: VectorEnv) -> np.ndarray:
-    """Actions as the environments take them: here, and only here, clipped to their bounds."""
-    space = envs.single_action_space
-    array = actions.numpy()
+    """Actions as the environments take them: of their dtype, and clipped to their bounds."""
+    return actions_in(envs.single_action_space, actions)
+
+
+def actions_in(space: gym.Space[Any], actions: Tensor) -> np.ndarray:
+    """Actions ``[..., *space.shape]``, of a space's dtype and, of a Box, clipped to its bounds.
+
+    Raises:
+        ValueError: if they have another shape, or are integers for a Box, or others for a number.
+    """
+    array, box = actions.numpy(), isinstance(space, gym.spaces.Box)
     found = array.shape[array.ndim - len(space.shape) :]
     if found != space.shape:
         raise ValueError(
             f"the policy's actions have shape {found}, expected {space.shape} of {space}"
         )
-    return array.clip(space.low, space.high) if isinstance(space, gym.spaces.Box) else array
+    if actions.is_floating_point() != box:
+        kind = "floating-point numbers" if box else "integers"
+        raise ValueError(f"the policy's actions are {actions.dtype}, expected {kind} of {space}")
+    return (array.clip(space.low, space.high) if box else array).astype(space.dtype, copy=False)

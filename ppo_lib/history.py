@@ -22,9 +22,13 @@ class History:
     ``clip_fraction``, each the mean over the rows of all the update's minibatches; ``grad_norm``
     before it was scaled down, the mean over the gradient steps; ``gradient_steps``, their number;
     ``explained_variance`` of the critic before the update; ``learning_rate``; ``clip_range`` ε;
-    with the loss "kl", ``kl_coef`` β; ``steps_per_second``; ``episode_return`` and
+    with the loss "kl", ``kl_coef`` β; with ``normalize_rewards``, ``reward_clip_fraction``, the
+    share of rewards that were cut to ±10; ``steps_per_second``; ``episode_return`` and
     ``episode_length``, the means of the episodes that ended while the data was collected, NaN if
     none did; with `KeepBest`, ``evaluation`` or its ``column``, the mean return of its episodes.
+
+    Where ``reward_clip_fraction`` is large, rewards vary little about a number far from 0, and the
+    cut takes away what tells good from bad: subtract that number, or do not normalise.
 
     Attributes:
         rows: one dictionary an update.

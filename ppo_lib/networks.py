@@ -6,10 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from ppo_lib.envs import actions_in
 from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import Policy, eval_mode
 from ppo_lib.validate import require
@@ -40,6 +42,7 @@ class CategoricalPolicy(Policy):
     """
 
     dist = Categorical
+    action_dtype = torch.int64  #: that of the action space, where it holds no int64
 
     def __init__(
         self,
@@ -54,6 +57,10 @@ class CategoricalPolicy(Policy):
     def forward(self, obs: Tensor) -> Tensor:
         """The logits of the actions."""
         return self.net(obs)
+
+    def in_bounds(self, actions: Tensor) -> Tensor:
+        """Of ``action_dtype``."""
+        return actions.to(self.action_dtype)
 
 
 class MultiCategoricalPolicy(CategoricalPolicy):
@@ -97,6 +104,7 @@ class GaussianPolicy(Policy):
     """
 
     dist = DiagonalGaussian
+    action_dtype = torch.float32  #: that of the action space, where it holds no float32
     low: Tensor
     high: Tensor
 
@@ -119,8 +127,8 @@ class GaussianPolicy(Policy):
         return torch.cat([mean, self.log_std.expand_as(mean)], dim=-1)
 
     def in_bounds(self, actions: Tensor) -> Tensor:
-        """Clipped to ``low`` and ``high``."""
-        return actions.clamp(self.low.cpu(), self.high.cpu())
+        """Clipped to ``low`` and ``high``, and of ``action_dtype``."""
+        return actions.clamp(self.low.cpu(), self.high.cpu()).to(self.action_dtype)
 
 
 class Critic(nn.Module):
@@ -165,16 +173,47 @@ def mlp(sizes: Sequence[int], generator: torch.Generator, *, last_gain: float) -
     return nn.Sequential(*layers[:-1])
 
 
+def own_networks(policy: Policy | None, critic: nn.Module | None) -> list[str]:
+    """Which of the two somebody has given, "policy" or "critic"; refused unless they are modules.
+
+    Raises:
+        ValueError: if one is a class, say, or the policy has no ``dist``.
+    """
+    require(
+        policy is None or (isinstance(policy, nn.Module) and hasattr(policy, "dist")),
+        f"policy is {policy!r}, expected a Policy, made, that has a dist: Categorical, "
+        "MultiCategorical(sizes), DiagonalGaussian or one of your own",
+    )
+    require(
+        critic is None or isinstance(critic, nn.Module),
+        f"critic is {critic!r}, expected a module, made",
+    )
+    own = {"policy": policy, "critic": critic}
+    return [name for name, network in own.items() if network is not None]
+
+
 @torch.no_grad()
 def check_networks(
-    policy: Policy, critic: nn.Module, obs: Tensor, action_space: gym.Space[Any]
+    policy: Policy,
+    critic: nn.Module,
+    obs: Tensor,
+    action_space: gym.Space[Any],
+    *,
+    normalize_obs: bool,
 ) -> None:
     """Refuse networks that do not give what is expected for N observations.
 
     Raises:
         ValueError: if the critic does not give N values, or the policy, for actions by number,
-            not as many logits as there are.
+            not as many logits as there are; if what the policy's ``dist`` draws is no action; or
+            if one of them does not normalise observations and should.
     """
+    for name, network in {"policy": policy, "critic": critic}.items():
+        require(
+            not normalize_obs or any(isinstance(m, ObsNormalizer) for m in network.modules()),
+            f"normalize_obs is True, expected False with a {name} of your own that holds no "
+            "ppo_lib.normalizers.ObsNormalizer",
+        )
     with eval_mode(policy), eval_mode(critic):
         params, values = policy(obs), critic(obs)
     require(
@@ -191,6 +230,15 @@ def check_networks(
         f"policy gives parameters of shape {tuple(params.shape)}, expected {(len(obs), width)} for "
         f"action_space {action_space}",
     )
+    actions = actions_in(action_space, policy.dist.sample(params.cpu(), torch.Generator()))
+    if isinstance(policy.dist, MultiCategorical) and hasattr(action_space, "nvec"):
+        found, expected = policy.dist.sizes, action_space.nvec.tolist()
+        require(found == expected, f"policy has a dist of sizes {found}, expected {expected}")
+    for action in () if params.isnan().any() else actions:  # of NaN the first step says more
+        require(
+            action_space.contains(action),
+            f"the policy has drawn the action {action}, expected one of {action_space}",
+        )
 
 
 def make_networks(
@@ -247,8 +295,11 @@ def make_networks(
         else:
             _check_scale(action_space)
             policy = GaussianPolicy(obs_dim, action_space.shape[0], hidden_sizes, generator)
-            policy.low.copy_(torch.as_tensor(action_space.low))
-            policy.high.copy_(torch.as_tensor(action_space.high))
+            low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
+            policy.low.copy_(_inside(low, torch.inf))
+            policy.high.copy_(_inside(high, -torch.inf))
+    if not np.can_cast(torch.empty(0, dtype=policy.action_dtype).numpy().dtype, action_space.dtype):
+        policy.action_dtype = torch.as_tensor(np.empty(0, action_space.dtype)).dtype
     critic = Critic(obs_dim, hidden_sizes, generator)
     if numbered:
         policy.obs_dtype = torch.int64
@@ -257,6 +308,13 @@ def make_networks(
         for network in (policy, critic):
             network.net = nn.Sequential(first, *network.net)
     return policy, critic
+
+
+def _inside(bounds: Tensor, towards: float) -> Tensor:
+    """Bounds in float32, where that would round them outwards the next number inwards."""
+    rounded = bounds.float()
+    outside = (rounded < bounds) if towards > 0 else (rounded > bounds)
+    return torch.where(outside, rounded.nextafter(torch.tensor(towards)), rounded)
 
 
 def _check_scale(space: gym.spaces.Box) -> None:

@@ -32,7 +32,9 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Count rows ``[..., D]``, one or more, in (Chan, Golub and LeVeque 1979)."""
-        require(rows.numel() > 0, f"rows has shape {tuple(rows.shape)}, expected at least one row")
+        found, size = tuple(rows.shape), len(self.mean)
+        require(found[-1:] == (size,), f"rows has shape {found}, expected (..., {size})")
+        require(rows.numel() > 0, f"rows has shape {found}, expected at least one row")
         deviations = (rows.to(self.mean) - self.mean).reshape(-1, len(self.mean))
         total = self.count + len(deviations)
         shift, square = deviations.sum(0) / total, (deviations**2).sum(0) / total

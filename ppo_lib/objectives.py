@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from ppo_lib.validate import require, same_shape
+from ppo_lib.validate import not_empty, require, same_shape
 
 
 def policy_gradient_loss(log_probs: Tensor, weights: Tensor) -> Tensor:
@@ -25,6 +25,7 @@ def policy_gradient_loss(log_probs: Tensor, weights: Tensor) -> Tensor:
         The loss, a scalar.
     """
     same_shape(log_probs=log_probs, weights=weights)
+    not_empty("log_probs", log_probs)
     require(log_probs.ndim == 2, f"log_probs has shape {tuple(log_probs.shape)}, expected [T, N]")
     return -(weights.detach() * log_probs).sum(dim=0).mean()
 
@@ -68,6 +69,7 @@ def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor)
         The loss, a scalar.
     """
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    not_empty("log_probs", log_probs)
     return -(importance_ratio(log_probs, old_log_probs) * advantages.detach()).mean()
 
 
@@ -89,6 +91,7 @@ def clipped_surrogate_loss(
     """
     require(0 < clip_range < torch.inf, f"clip_range is {clip_range}, expected a number above 0")
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
+    not_empty("log_probs", log_probs)
     advantages = advantages.detach()
     log_ratio = log_probs - old_log_probs.detach()
     # Far past a binding clip ρ must not overflow: a gradient of 0 times ∞ would be NaN.
@@ -156,6 +159,7 @@ def value_loss(
         The loss, a scalar.
     """
     same_shape(values=values, returns=returns)
+    not_empty("values", values)
     require(
         (old_values is None) == (clip_range is None),
         "old_values and clip_range go together: give both or neither",

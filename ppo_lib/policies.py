@@ -17,7 +17,9 @@ class Policy(nn.Module):
     A policy of one's own sets ``dist`` and implements ``forward``, from observations ``[..., *S]``
     of the environment's shape S and of ``obs_dtype`` to parameters ``[..., P]``.  Where actions are
     bounded it implements `in_bounds` too, with which `act` clips; in training the environments'
-    own bounds are used.
+    own bounds are used.  Dropout and batch norm are off where actions are drawn and values
+    estimated, and in the loss as the network says, by default on: the ratio of the first gradient
+    step is then not 1.  Stable-Baselines3 does the same.
     """
 
     dist: type[Categorical] | MultiCategorical | type[DiagonalGaussian]
@@ -40,7 +42,7 @@ class Policy(nn.Module):
             generator: draws the actions; torch's own without it.
 
         Returns:
-            An action, or a batch of them: int64, ``[..., D]`` int64, or ``[..., D]`` float32.
+            An action, or a batch: int64, ``[..., D]`` int64 or float32, or as narrow as the space.
 
         Raises:
             ValueError: if an observation is not finite, or no integer where states are numbered,

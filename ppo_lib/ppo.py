@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ppo_lib import checkpoint
 from ppo_lib.config import PPOConfig, config_for
-from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs
+from ppo_lib.envs import MakeEnv, Wrapper, close_envs, make_envs, processes_told
 from ppo_lib.history import History, progress_bar
-from ppo_lib.networks import check_networks, make_networks
+from ppo_lib.networks import check_networks, make_networks, own_networks
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
 from ppo_lib.objectives import (
     adapt_kl_coef,
@@ -27,7 +27,7 @@ from ppo_lib.objectives import (
     normalize_advantages,
     value_loss,
 )
-from ppo_lib.policies import Policy
+from ppo_lib.policies import Policy, eval_mode
 from ppo_lib.returns import gae
 from ppo_lib.rollout import Collector, Rollout
 from ppo_lib.validate import asks_to_stop, require
@@ -137,7 +137,6 @@ class PPO:
         """
         c, threads = self.config, torch.get_num_threads()
         total = c.num_updates * c.batch_size
-        self._follow_parameters()
         torch.set_num_threads(c.num_threads)
         try:
             with progress_bar(total, self.env_steps, wanted=show_progress) as bar:
@@ -159,7 +158,8 @@ class PPO:
 
     def collect(self) -> Rollout:
         """The next T steps of all environments, by the policy as it is."""
-        return self.collector.collect(self.policy, self.config.num_steps, self.generator)
+        with processes_told(self.envs):
+            return self.collector.collect(self.policy, self.config.num_steps, self.generator)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Epochs of minibatch gradient steps on what was collected; a row for the history.
@@ -168,7 +168,8 @@ class PPO:
             ValueError: if a gradient is not finite; no parameter has changed in its step.
         """
         c = self.config
-        with torch.no_grad():
+        self._follow_parameters()
+        with torch.no_grad(), eval_mode(self.critic):
             values = self.critic(rollout.obs.to(c.device)).cpu()
             next_values = self.critic(rollout.next_obs.to(c.device)).cpu()
         rewards, ended = rollout.rewards, rollout.terminated | rollout.truncated
@@ -183,8 +184,7 @@ class PPO:
             gamma=c.gamma,
             gae_lambda=c.gae_lambda,
         )
-        old = rollout.obs, rollout.actions, rollout.log_probs, rollout.dist_params
-        columns = (*old, values, advantages, returns)
+        columns = (*rollout[:4], values, advantages, returns)  # what a `Batch` has
         batch = Batch(*(column[rollout.mask].to(c.device) for column in columns))
 
         if self.optimizer is self._made_optimizer:  # another one's rates are its owner's
@@ -216,9 +216,11 @@ class PPO:
             "learning_rate": self.learning_rate,
             "clip_range": self.clip_range,
         }
+        if self.reward_normalizer is not None:
+            row["reward_clip_fraction"] = (rewards[rollout.mask].abs() >= 10).float().mean().item()
         if c.loss == "kl":
             row["kl_coef"] = self.kl_coef
-            with torch.no_grad():
+            with torch.no_grad(), eval_mode(self.policy):
                 kl = self.policy.dist.kl(batch.dist_params, self.policy(batch.obs)).mean().item()
             self.kl_coef = adapt_kl_coef(self.kl_coef, kl, kl_target=c.adaptive_kl_target)
         for normalizer in self._obs_normalizers():
@@ -283,26 +285,19 @@ class PPO:
         self.collector = self._make_collector()
         spaces = self.envs.single_observation_space, self.envs.single_action_space
         self.spaces = checkpoint.describe_spaces(*spaces)
-        own = {"policy": policy, "critic": critic}
-        self.own_networks = [name for name, network in own.items() if network is not None]
+        self.own_networks = own_networks(policy, critic)
         if policy is None or critic is None:
             normalize = c.normalize_obs
             made = make_networks(*spaces, c.hidden_sizes, self.generator, normalize_obs=normalize)
             policy = made[0] if policy is None else policy
             critic = made[1] if critic is None else critic
         self.policy, self.critic = policy.to(c.device), critic.to(c.device)
-        for name, network in {"policy": policy, "critic": critic}.items():
-            require(
-                not c.normalize_obs or any(isinstance(m, ObsNormalizer) for m in network.modules()),
-                f"normalize_obs is True, expected False with a {name} of your own that holds no "
-                "ppo_lib.normalizers.ObsNormalizer",
-            )
         for normalizer in self._obs_normalizers():
             normalizer.start(self.gather(self.collector.obs).to(c.device))
-        check_networks(self.policy, self.critic, self.collector.obs.to(c.device), spaces[1])
-        self.reward_normalizer: RewardNormalizer | None = None
-        if c.normalize_rewards:
-            self.reward_normalizer = RewardNormalizer(c.num_envs, gamma=c.gamma)
+        seen = self.policy, self.critic, self.collector.obs.to(c.device), spaces[1]
+        check_networks(*seen, normalize_obs=c.normalize_obs)
+        rewards = RewardNormalizer(c.num_envs, gamma=c.gamma) if c.normalize_rewards else None
+        self.reward_normalizer = rewards
         self.optimizer = self._made_optimizer = self._make_optimizer()
         self.kl_coef = c.kl_coef
         self.history = History()

@@ -29,6 +29,12 @@ def same_shape(**tensors: Tensor) -> None:
             raise ValueError(f"{name} has shape {found}, expected {expected} as {first} has")
 
 
+def not_empty(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor without a number: its mean is NaN."""
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected at least one number")
+
+
 def check_finite(name: str, array: np.ndarray) -> None:
     """Refuse NaN and infinity."""
     # Not `require`: its message would be written, at every step, to be thrown away.

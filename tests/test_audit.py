@@ -58,9 +58,92 @@ def cautious(advantages):
     return (x - x.mean()) / (x.std() + 1e-8)
 
 
-@pytest.mark.parametrize("check", [*CATALOGUES, audit.check_my_rollout])
-def test_the_library_passes(check):
-    assert "right in all" in repr(check(bugs.LIBRARY[check.__name__]))
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (audit.check_my_gae, "gae: right in all 6 cases"),
+        (audit.check_my_policy_loss, "policy loss: right in all 3 cases"),
+        (audit.check_my_value_loss, "value loss: right in all 4 cases"),
+        (audit.check_my_kl, "KL: right in all 3 cases"),
+        (audit.check_my_entropy, "entropy: right in all 3 cases"),
+        (audit.check_my_log_prob, "log-probability: right in all 2 cases"),
+        (audit.check_my_normalize, "normalisation: right in all 4 cases"),
+        (audit.check_my_rollout, "rollout: right in all 2 cases"),
+    ],
+)
+def test_the_library_passes(check, said):
+    assert repr(check(bugs.LIBRARY[check.__name__])) == said
+
+
+def given(check, arrays="numpy", f=None):
+    """What a check hands to a function that is right, call by call."""
+    calls, right = [], f or bugs.LIBRARY[check.__name__]
+
+    def watched(*args):
+        plain = [x.detach().numpy() if isinstance(x, torch.Tensor) else x for x in args]
+        calls.append([np.copy(x) for x in plain])
+        if arrays == "numpy":
+            return right(*(torch.tensor(x) if isinstance(x, np.ndarray) else x for x in args))
+        return right(*args)
+
+    check(watched, arrays=arrays)
+    return calls
+
+
+def dice(shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).round(1)
+
+
+def equal(calls, expected):
+    assert len(calls) == len(expected)
+    for call, case in zip(calls, expected, strict=True):
+        for x, y in zip(call, case, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_the_cases_whose_numbers_the_pages_show():
+    assert audit.Walk.action_space.shape == (1,)
+    assert (audit.Walk.action_space.low, audit.Walk.action_space.high) == pytest.approx((-0.1, 0.1))
+    none = np.zeros((5, 2), dtype=bool)
+    death, limit, last = none.copy(), none.copy(), none.copy()
+    death[2, 0] = limit[1, 1] = last[4, 0] = True
+    flags = [(none, none), (death, none), (none, limit), (death, limit), (last, limit)]
+    flags.append((death, death))
+    cases = [
+        (*(dice((5, 2), 3 * i + j) for j in range(3)), *pair, 0.9, 0.8)
+        for i, pair in enumerate(flags)
+    ]
+    equal(given(audit.check_my_gae), [cases[0], *cases])
+    old = np.array([-0.7, -1.1, -0.4, -2.0, -0.9, -1.6])
+    ratios = np.array([0.6, 0.6, -0.7, -0.7, 0.05, -0.1])
+    a = np.array([1.5, -1.0, 2.0, -0.5, 0.8, -1.2])
+    cases = [(old + ratios, old, a, 0.2), (old + ratios, old, -a, 0.3)]
+    cases.append((old + 0.6, np.full(6, -0.7), a, 0.1))
+    equal(given(audit.check_my_policy_loss, "torch"), [*cases, cases[0]])
+    v, r = dice((6,), 1), dice((6,), 2)
+    calls = given(audit.check_my_value_loss, f=lambda v, r: ((v.reshape(-1) - r) ** 2).mean())
+    equal(calls, [(v, r), (v, r), (r, 2 * v), (v[:, None], r)])
+    cases = [(dice((4, 3), i), dice((4, 3), i + 9)) for i in range(3)]
+    equal(given(audit.check_my_kl), cases)
+    equal(given(audit.check_my_entropy), [(2 * dice((4, 3), i),) for i in range(3)])
+    cases = [
+        (dice((4, 3), i), abs(dice((4, 3), i + 5) + 0.05), dice((4, 3), i + 9)) for i in (0, 1)
+    ]
+    equal(given(audit.check_my_log_prob), cases)
+    x = 10 * dice((8,), 3)
+    expected = [(x,), (x,), (x[:3],), (np.array([3.0]),), (np.full(7, np.float32(0.1)),)]
+    equal(given(audit.check_my_normalize), expected)
+
+
+def test_numbers_may_hang_on_parameters_and_differ_by_rounding():
+    parameter = torch.zeros(1, requires_grad=True)
+    right = bugs.LIBRARY["check_my_kl"]
+    audit.check_my_kl(lambda p, q: right(p, q) + 0 * parameter)
+    audit.check_my_kl(lambda p, q: right(p, q) * (1 + 5e-7))
+    with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
+        audit.check_my_kl(lambda p, q: right(p, q) * (1 + 1.5e-6))
+    with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
+        audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 1.5e-6))
 
 
 def test_right_functions_of_other_hands_pass():
@@ -78,7 +161,7 @@ def test_right_functions_of_other_hands_pass():
     audit.check_my_normalize(cautious, arrays="numpy")
     for half in (0.5, 1.0):
         loss = lambda v, r, half=half: half * ((v.reshape(-1) - r.detach()) ** 2).mean()  # noqa: E731
-        audit.check_my_value_loss(loss)
+        assert repr(audit.check_my_value_loss(loss)) == "value loss: right in all 4 cases"
 
 
 # ------------------------------------------------------------------ known mistakes
@@ -305,6 +388,14 @@ def test_a_mistake_of_a_function_that_gives_targets_too_is_found():
             "holds every value against every return",
         ),
         (lambda v, r: ((v.reshape(-1) - r) ** 2).mean(), "lets a gradient through to the targets"),
+        (
+            lambda v, r: ((v.reshape(-1) - torch.cat([r[:1], r[1:].detach()])) ** 2).mean(),
+            "lets a gradient through to the targets",
+        ),
+        (
+            lambda v, r: ((v - r.detach()) ** 2).mean() if v.ndim == 1 else r.sum() * 0,
+            None,
+        ),
     ],
 )
 def test_what_only_shapes_or_gradients_show_of_a_value_loss(loss, name):
@@ -317,6 +408,10 @@ def test_a_loss_whose_value_alone_is_right():
     right = bugs.LIBRARY["check_my_policy_loss"]
     with pytest.raises(audit.BugFound, match="lets no gradient through"):
         audit.check_my_policy_loss(lambda new, *rest: right(new.detach(), *rest))
+    with pytest.raises(audit.BugFound, match="lets no gradient through"):
+        audit.check_my_policy_loss(lambda *x: right(*x).item())
+    with pytest.raises(audit.BugFound, match="lets no gradient through"):
+        audit.check_my_value_loss(lambda v, r: ((v - r) ** 2).mean().item())
     with pytest.raises(audit.BugFound, match="a right value and a wrong gradient"):
         audit.check_my_policy_loss(lambda new, *x: right(new, *x) + new.sum() - new.sum().detach())
 
@@ -333,6 +428,12 @@ def test_a_loss_whose_value_alone_is_right():
         ),
         (
             lambda x: x if len(x) < 2 else (x - x[0] - (x - x[0]).mean()) / x.sub(x[0]).std(),
+            "makes NaN of equal advantages",
+        ),
+        (
+            lambda x: (
+                cautious(x) if len(x) != 7 else torch.where(torch.arange(7) == 3, torch.nan, 0.0)
+            ),
             "makes NaN of equal advantages",
         ),
     ],
@@ -384,6 +485,7 @@ def rollout(change):
         for _ in range(num_steps):
             action = draws.normal(size=1)
             after, reward, dead, cut, _ = env.step(action.clip(-0.1, 0.1))
+            assert env.observation_space.contains(after)
             rows.append((obs, after, action, reward, dead, cut))
             obs = env.reset()[0] if dead or cut else after
         names = ("obs", "next_obs", "actions", "rewards", "terminated", "truncated")
@@ -412,6 +514,10 @@ def rollout(change):
         (lambda x: {name: np.delete(x[name], 4, axis=0) for name in x}, "has lost a step"),
         (lambda x: {name: x[name][:2] for name in x}, "has lost a step"),
         (
+            lambda x: {"next_obs": np.where(x["obs"] == 201, x["obs"], x["next_obs"])},
+            "has lost a step",
+        ),
+        (
             # After the third row comes one that leads to the first observation.
             lambda x: (
                 {name: np.insert(x[name], 3, x[name][3], axis=0) for name in x}
@@ -429,10 +535,83 @@ def rollout(change):
     ],
 )
 def test_a_wrong_rollout_is_called_by_its_name(change, name):
-    assert "right" in repr(audit.check_my_rollout(rollout(lambda _: {})))
+    audit.check_my_rollout(rollout(lambda _: {}))
     with pytest.raises(audit.BugFound, match="your rollout") as found:
         audit.check_my_rollout(rollout(change))
     assert found.value.bug == name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda x: {"next_obs": np.append(x["obs"][1:], x["next_obs"][-1:], axis=0)},
+            "takes the first observation after the reset: row 2 goes from 102 to 200, where the "
+            "step led to 103 (episodes of three steps, ended by a death)",
+        ),
+        (
+            lambda x: {"terminated": x["terminated"] | x["truncated"]},
+            "takes a time limit for a death: row 2 goes from 102 to 103 (episodes of three "
+            "steps, ended by a limit)",
+        ),
+        (
+            lambda x: {"next_obs": np.append(x["next_obs"][:-1], x["next_obs"][-1:] + 1, axis=0)},
+            "goes from 400 to 402 in row 9",
+        ),
+    ],
+)
+def test_the_first_wrong_row_is_told(change, words):
+    with pytest.raises(audit.BugFound) as found:
+        audit.check_my_rollout(rollout(change))
+    assert str(found.value) == f"your rollout {words}"
+
+
+def played(env, action, seed=0):
+    """Observations, rewards and ends of an episode in which one action is repeated."""
+    seen, over = [(*env.reset(seed=seed)[0].tolist(), 0.0, False, False)], False
+    while not over and len(seen) < 9:
+        obs, *rest, _ = env.step(action)
+        assert env.observation_space.contains(obs)
+        seen.append((*obs.tolist(), *rest))
+        over = any(rest[1:])
+    return seen
+
+
+def test_the_worlds_of_a_trainer_by_hand():
+    worlds, asked = [], []
+
+    def train(make_env, gamma):
+        assert gamma == 0.9
+        worlds.append(make_env)
+        probabilities, value = exact()(make_env, gamma)
+
+        def watched(f):
+            return lambda obs: (asked.append((obs.dtype, obs.tolist())), f(obs))[1]
+
+        return watched(probabilities), watched(value)
+
+    assert repr(audit.check_my_trainer(train)) == "trainer: right in all 4 cases"
+    assert asked == [
+        *[(np.float32, [1, 0])] * 3,
+        *[(np.float32, [sign, 0]) for sign in (-1, 1)],
+    ]
+    once, twice, ever, sign = worlds
+    for action in (0, 1):
+        s = played(once(), action)[0][0]
+        assert played(once(), action) == [(s, 0, 0, False, False), (s, 1, 1, True, False)]
+        assert played(twice(), action) == [
+            (s, 0, 0, False, False),
+            (s, 1, 0, False, False),
+            (s, 2, 1, True, False),
+        ]
+        expected = [(s, 0, 0, False, False), *[(s, 0, 1, False, False)] * 4]
+        assert played(ever(), action) == [*expected, (s, 0, 1, False, True)]
+    seen = set()
+    for seed in range(9):
+        for action in (0, 1):
+            (s, *_), (*_, reward, dead, cut) = played(sign(), action, seed)
+            seen.add((s, action, reward, dead, cut))
+    assert seen == {(s, a, s * (2 * a - 1), True, False) for s in (-1, 1) for a in (0, 1)}
 
 
 def exact(value=None, probability=0.99):
@@ -465,6 +644,8 @@ def exact(value=None, probability=0.99):
         (exact(lambda right, _: min(right, 4.2)), "treats a time limit as a death"),
         (exact(lambda right, _: min(right, 1.1)), "treats every step as a death"),
         (exact(lambda right, _: min(right, 6.0)), None),
+        (exact(lambda right, _: min(right, 5.0)), None),
+        (exact(lambda *_: 0.5), None),
         (exact(lambda right, _: 1.07 * right), None),
         (exact(lambda right, _: 0.93 * right), None),
         (exact(probability=0.73), "takes the softmax twice"),
@@ -483,8 +664,9 @@ def test_a_wrong_trainer_is_called_by_its_name(train, name):
     assert "right" in repr(audit.check_my_trainer(exact()))
     for close in (lambda right, _: 0.95 * right, lambda right, _: 1.05 * right):
         audit.check_my_trainer(exact(close, probability=0.86))
-    with pytest.raises(audit.BugFound, match="your trainer") as found:
+    with pytest.raises(audit.BugFound, match=name or "has learned another value") as found:
         audit.check_my_trainer(train)
+    assert str(found.value).startswith("your trainer ")
     assert found.value.bug == name
 
 
@@ -508,7 +690,8 @@ def test_gradients_of_a_value_loss_that_refuses_two_shapes_are_seen(detached):
         return ((values - returns) ** 2).mean()
 
     if detached == "targets":
-        audit.check_my_value_loss(f)
+        assert repr(audit.check_my_value_loss(f)) == "value loss: right in all 4 cases"
     else:
-        with pytest.raises(audit.BugFound, match="gradient"):
+        where = {"values": "no gradient through to the values", "neither": "targets"}[detached]
+        with pytest.raises(audit.BugFound, match=where):
             audit.check_my_value_loss(f)

@@ -10,21 +10,54 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_lib import PPO
+from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import bugs
 from ppo_lib.envs import check_envs
+from ppo_lib.networks import CategoricalPolicy
 
 SLOW = "check_my_trainer"
 BOOK = Path(__file__).resolve().parents[1] / "book"
 
 
-@pytest.mark.parametrize("name", [n for n, b in bugs.BUGS.items() if b.check not in ("", SLOW)])
+#: What the audit calls each of them.
+CALLED = {
+    "a lost minus sign": "has lost its minus sign",
+    "max for min": "takes the larger term, max for min",
+    "min before the product": "takes the smaller ratio before it multiplies",
+    "p and q swapped": "divides the old probability by the new one",
+    "the old log-probability recomputed": "compares the new policy with itself",
+    "the KL the wrong way": "has swapped the two policies",
+    "the entropy punished": "has lost its minus sign",
+    "(B,) against (B, 1)": "holds every value against every return, with a half",
+    "the critic's target is its own value": "takes the values for the critic's targets",
+    "no flag in GAE": "ignores both flags",
+    "a time limit as a death": "treats a time limit as a death",
+    "the next episode leaks in": "lets the next episode leak in",
+    "γ lost in the recursion": "has lost γ in the recursion",
+    "the recursion reads its own entry": "reads its own entry in the recursion",
+    "the flags of the step after": "takes the flags of the step after",
+    "the value after the reset": "takes the first observation after the reset",
+    "the reset trained on as a step": "holds a reset as if it were a step",
+    "the observation overwritten": "stores the observation after the step",
+    "the clipped action stored": "stores the clipped action",
+    "mean for sum over the action": "averages over the action",
+    "a minibatch of one normalised": "makes 0 of a single advantage",
+}
+
+
+def test_every_bug_that_has_a_quick_check_has_its_name():
+    assert list(CALLED) == [n for n, b in bugs.BUGS.items() if b.check not in ("", SLOW)]
+    assert bugs.called("advantages from the new critic") == "nothing"
+
+
+@pytest.mark.parametrize("name", CALLED)
 def test_the_audit_finds_what_is_planted_and_nothing_afterwards(name):
+    assert bugs.called(name) == CALLED[name]
     check = bugs.BUGS[name].check
     with bugs.planted(name):
         words = bugs.audited(check)
     assert words.startswith("your ")
-    assert "none of the" not in words
+    assert CALLED[name] in words
     assert "right in all" in bugs.audited(check)
 
 
@@ -70,6 +103,32 @@ def test_the_ledge_and_the_well_step_by_step():
     assert steps(env, [[1, 1]])[1][0, 1] == 0  # the reset pays nothing
 
 
+def test_every_episode_of_the_ledge_is_cut_after_eight_steps():
+    env = bugs.Ledge(1)
+    env.reset(seed=0)
+    env.place = np.array([0])
+    steps(env, [[0]] * 2)  # a jump, and the reset after it
+    assert steps(env, [[1]] * 8)[3].tolist() == [[False]] * 7 + [[True]]
+
+
+def test_a_puck_that_was_cut_is_put_back_for_nothing():
+    env = bugs.Puck(3)
+    env.reset(seed=0)
+    env.place[:] = 5.0
+    _, rewards, _, cut = steps(env, [[[0.0, 0.0]] * 3] * 11)
+    assert cut.tolist() == [[False] * 3] * 9 + [[True] * 3] + [[False] * 3]
+    assert rewards[:10].tolist() == [pytest.approx([-(50**0.5)] * 3)] * 10
+    assert rewards[10].tolist() == [0.0] * 3
+    assert np.abs(env.place).max() <= 1
+
+
+def test_pucks_start_anywhere_on_the_table():
+    env = bugs.Puck(1000)
+    place = env.reset(seed=0)[0]
+    assert np.abs(place).max(0) == pytest.approx(1, abs=0.02)
+    assert place.min(0) == pytest.approx(-place.max(0), abs=0.02)
+
+
 def test_the_worth_of_the_ledge_by_hand():
     # Always right: from cell c ≤ 6 the well is reached after 7 - c steps and pays 10 from there.
     always = sum(0.9 ** max(6 - c, 0) * 10 for c in range(8)) / 8
@@ -77,6 +136,47 @@ def test_the_worth_of_the_ledge_by_hand():
     # Always left: from cell c it jumps at step c + 1.
     jump = sum(0.9**c * 2 for c in range(8)) / 8
     assert bugs.Ledge.worth(torch.zeros(8).double()) == pytest.approx(jump)
+
+
+def test_the_worth_of_the_ledge_by_going_through_its_steps():
+    right = np.random.default_rng(4).uniform(0.1, 0.9, 8)
+    value = [0.0] * 8
+    for _ in range(400):  # 0.9^400 is 5e-19
+        value = [
+            p * ((c >= 6) + 0.9 * value[min(c + 1, 7)])
+            + (1 - p) * (2.0 if c == 0 else 0.9 * value[c - 1])
+            for c, p in enumerate(right)
+        ]
+    assert bugs.Ledge.worth(torch.tensor(right)) == pytest.approx(sum(value) / 8)
+
+
+def test_advantages_from_the_new_critic_are_those_of_the_critic_at_each_step():
+    seen = []
+
+    class Watched(PPO):
+        def gradient(self, minibatch):
+            with torch.no_grad():
+                late = minibatch.returns - self.critic(minibatch.obs)
+            seen.append((minibatch.advantages, (late - late.mean()) / late.std()))
+            return super().gradient(minibatch)
+
+    with (
+        bugs.planted("advantages from the new critic"),
+        Watched("CartPole-v1", PPOConfig(total_steps=512)) as trainer,
+    ):
+        trainer.update(trainer.collect())
+    assert len(seen) == 16
+    for found, expected in seen:
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_softmax_twice_gives_probabilities_for_logits():
+    policy = CategoricalPolicy(4, 2, (8,), torch.Generator().manual_seed(0))
+    obs = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    logits = policy(obs)
+    with bugs.planted("softmax twice"):
+        found = policy(obs)
+    assert torch.allclose(found, logits.exp() / logits.exp().sum(1, keepdim=True))
 
 
 def test_the_worth_of_the_ledge_by_play():
@@ -155,9 +255,9 @@ def test_the_catalogue_of_the_chapter_is_that_of_the_code():
 
 
 def test_every_bug_has_its_runs_and_right_ones_beside_them():
-    stored = json.loads((BOOK / "_data" / "bugs.json").read_text(encoding="utf-8"))
-    assert len(stored["seeds"]) >= 20
-    assert min(np.diff(stored["seeds"])) >= 1000
+    path = BOOK / "_data" / "bugs.json"
+    stored, cases = bugs.load(path), json.loads(path.read_text(encoding="utf-8"))["cases"]
+    assert min(min(np.diff(entry["seeds"])) for entry in cases.values()) >= 1000
     assert len(bugs.BUGS) >= 15
     trained = [
         (task, name, bug.changes)
@@ -170,4 +270,4 @@ def test_every_bug_has_its_runs_and_right_ones_beside_them():
         config = bugs.TASKS[task].config
         batch = config.num_envs * changes.get("num_steps", config.num_steps)
         updates = changes.get("total_steps", config.total_steps) // batch
-        assert np.shape(stored["runs"][task][name]) == (len(stored["seeds"]), updates)
+        assert stored[task][name].shape == (20, updates)

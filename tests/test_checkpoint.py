@@ -610,6 +610,36 @@ def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path):
     assert (tmp_path / "trace").exists()  # so it was a trap
 
 
+@pytest.mark.parametrize(
+    "name", ["env", "spaces", "own_networks", "config", "policy", "critic", "gamma", "another"]
+)
+def test_a_forged_file_that_lacks_something_is_refused(name, tmp_path):
+    path = tmp_path / "agent.pt"
+    PPO("CartPole-v1", SMALL).save(path)
+
+    def forged(state):
+        state["config"] |= {"another": 1} if name == "another" else {}
+        for part in (state, state["config"]):
+            if name != "another":
+                part.pop(name, None)
+        return state
+
+    rewritten(path, forged)
+    for load in (load_policy, PPO.load):
+        with pytest.raises(ValueError, match=rf"^path is .*agent.pt, .*'{name}'\]"):
+            load(path)
+
+
+def test_a_forged_space_is_refused_and_forged_episodes_begin_anew(tmp_path):
+    path = tmp_path / "agent.pt"
+    learned().save(path)
+    rewritten(path, lambda state: state | {"running": [{"log": None}]})
+    assert PPO.load(path).anew == "the state does not hold all of them"
+    rewritten(path, lambda state: state | {"spaces": [["Box", 4], ["Tuple", 2]]})
+    with pytest.raises(ValueError, match=r"^spaces has 'Tuple', expected one of Discrete, Multi"):
+        load_policy(path)
+
+
 @pytest.mark.parametrize("number", [1, 2, 99, "4"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"
@@ -677,6 +707,17 @@ def test_no_module_is_imported_because_a_file_names_it(tmp_path, monkeypatch):
         PPO.load(path)
     assert "trap" not in sys.modules
     assert PPO.load(path, env="CartPole-v1").env_steps == 0
+
+
+def test_a_link_stays_a_link_and_its_file_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, file = tmp_path / "link.pt", tmp_path / "there" / "agent.pt"
+    learned().save(file)
+    link.symlink_to(file)
+    PPO("CartPole-v1", NORMALIZED).save(link)
+    assert link.is_symlink()
+    assert PPO.load(file).env_steps == PPO.load(link).env_steps == 0
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["agent.pt", "link.pt", "there"]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("no space left")])

@@ -1,5 +1,8 @@
 """The checks of the book fail when they should, and say the same on every machine."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -276,6 +279,7 @@ def test_a_badge_holds_both_sides_and_how_far_each_wrong_formula_misses():
     ("numbers", "words"),
     [
         ([2.0], "2"),
+        ([-2.0], "-2"),
         ([1.125 - 1e-16, 1.125], "2 times 1.125"),
         ([-1e-17, 0.1234567], "2 numbers from 0 to 0.1235"),
         ([0.12345], "0.1235"),
@@ -284,3 +288,42 @@ def test_a_badge_holds_both_sides_and_how_far_each_wrong_formula_misses():
 )
 def test_numbers_in_words_do_not_depend_on_their_last_bit(numbers, words):
     assert in_words(torch.tensor(numbers, dtype=torch.float64)) == words
+
+
+def test_what_a_check_has_found_is_in_its_badge(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Verdict, "show", lambda verdict: shown.append(verdict))
+    tenth = torch.tensor([0.1], dtype=torch.float64)
+    check_exact("eq-b9", [0.1], tenth, rejects={"twice": [0.2], "thrice": 3 * tenth})
+    samples = torch.tensor([1.0, 2.0], requires_grad=True).repeat(100)
+    check_estimate("eq-a7", samples, 1.5, rejects={"one more": 2.5})
+    exact, estimate = shown
+    assert exact.rows == (
+        ("left side", "0.1"),
+        ("right side", "0.1"),
+        ("twice", "off by 0.1"),
+        ("thrice", "off by 0.2"),
+    )
+    assert exact.held == "exact to 1e-12 · rejects: twice, thrice"
+    assert estimate.rows == (("exact value", "1.5"), ("one more", "off by 1"))
+    said = "estimate, 200 samples, within 4 standard errors · rejects: one more"
+    assert estimate.held == said
+
+
+def test_a_verdict_is_displayed_in_a_notebook_and_printed_elsewhere(monkeypatch, capsys):
+    verdict, shown = Verdict("eq-b9", "held", ()), []
+    display = SimpleNamespace(display=shown.append)
+    for kernel, there in ((None, []), (object(), [verdict])):
+        ipython = SimpleNamespace(get_ipython=lambda kernel=kernel: kernel, display=display)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        verdict.show()
+        assert shown == there
+    monkeypatch.delitem(sys.modules, "IPython")
+    verdict.show()
+    assert shown == [verdict]
+    assert capsys.readouterr().out == "✓ eq-b9 · held\n" * 2
+
+
+def test_a_wrong_formula_has_a_name_that_a_list_can_hold():
+    with pytest.raises(ValueError, match="rejects names 'a, b', expected a name without a comma"):
+        check_exact("eq-b9", [1.0], [1.0], rejects={"a, b": [2.0]})

@@ -136,6 +136,74 @@ def test_run_evaluates_on_the_way_and_learns() -> None:
     assert runs.finals.mean() > 3 * runs.returns[:, 0].mean() or runs.finals.mean() > 100
 
 
+def test_every_agent_learns_until_its_budget_is_spent(monkeypatch) -> None:
+    learners = []
+
+    class Watched(Learner):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            learners.append(self)
+
+    monkeypatch.setattr(climbs, "Learner", Watched)
+    climbs.run("return", range(12), total_steps=1024)
+    (learner,) = learners
+    assert len(set(learner.env_steps.tolist())) > 1
+    assert learner.env_steps.min() >= 1024
+
+
+def test_what_is_evaluated_is_what_an_agent_was_at_each_step(monkeypatch) -> None:
+    agents, asked = [], []
+
+    class Watched(Learner):
+        def update(self, data: tuple) -> None:
+            agents.append(self.fleet.snapshot()["net.0.weight"])
+            super().update(data)
+
+    def earned(fleet: Fleet, actors: dict, episodes: int, dice: np.random.Generator) -> Tensor:
+        asked.append((actors["net.0.weight"].clone(), episodes, dice.bit_generator.state))
+        agents.append(fleet.snapshot()["net.0.weight"])
+        return torch.zeros(len(asked[-1][0]))
+
+    monkeypatch.setattr(climbs, "Learner", Watched)
+    monkeypatch.setattr(climbs, "earned", earned)
+    runs = climbs.run("gae", (4, 5), total_steps=2048)
+    assert runs.steps.tolist() == [0, 341, 682, 1024, 1365, 1706, 2048]
+    # Updates of 512 steps: how many were over at each of these.
+    (every, few, state), (last, many, _) = asked
+    for i, over in enumerate([0, 0, 1, 2, 2, 3, 4]):
+        assert torch.equal(every[2 * i : 2 * i + 2], agents[over]), i
+    assert torch.equal(last, agents[4])
+    assert len(agents) == 4 + 2
+    assert (few, many) == (5, 20)
+    assert state == np.random.default_rng(1_000_004).bit_generator.state
+
+
+def test_who_has_no_step_in_a_minibatch_of_the_critic_sits_it_out() -> None:
+    learner = Learner(Fleet(worlds.CartPole, PPOConfig(), (1, 2)), climbs.RUNGS["baseline"])
+    learner.acts, learner.rates, who = torch.tensor([True, True]), torch.ones(2), []
+    losses = []
+    learner.fleet.descend = lambda loss, _, acts: (losses.append(loss.tolist()), who.append(acts))
+    learner.fleet.value = lambda x: torch.zeros(x.shape[:2])
+    counts = torch.zeros(2, 256, dtype=torch.bool)
+    counts[0, :129] = counts[1, :100] = True
+    learner._fit_critic(torch.zeros(2, 256, 4), torch.full((2, 256), 3.0), counts)
+    # Four passes over minibatches of 128; in the second one step is left, and none.
+    assert [acts.tolist() for acts in who] == [[True, True], [True, False]] * 4
+    assert losses == [[4.5, 4.5], [4.5, 0.0]] * 4
+
+
+def test_the_rate_falls_linearly_to_0_over_the_budget_of_each_agent() -> None:
+    for anneal, expected in ((True, [0.4, 0.4, 0.0]), (False, [0.4, 0.8, 0.8])):
+        config = PPOConfig(total_steps=1024, anneal_learning_rate=anneal)
+        learner = Learner(
+            Fleet(worlds.CartPole, config, (1, 2, 3)), climbs.RUNGS["gae"], [0.4, 0.8, 0.8]
+        )
+        learner.env_steps = np.array([0, 512, 1024])
+        learner.collect()
+        assert learner.rates.tolist() == pytest.approx(expected)
+        assert learner.acts.tolist() == [True, True, False]
+
+
 def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
     first, again = (climbs.run("return", (0, 1), total_steps=600) for _ in range(2))
     assert first.finals.tolist() == again.finals.tolist()

@@ -32,8 +32,9 @@ def test_there_are_37_details_in_their_groups() -> None:
 
 def test_every_row_is_whole() -> None:
     for row in ROWS:
-        assert row.keys() <= {"group", "says", "where", "chapter", "measured", "why"}
-        assert "measured" in row or "why" in row, row["says"]
+        assert row.keys() <= {"group", "name", "says", "where", "chapter", "measured", "why"}
+        assert row["name"]
+        assert "measured" in row or "why" in row, row["name"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["says"][:30])
@@ -45,7 +46,8 @@ def test_what_a_row_names_exists(row: dict[str, Any]) -> None:
             found = getattr(found, part)
     if "chapter" in row:
         assert (BOOK / f"{row['chapter']}.ipynb").is_file()
-    known = {"options": options.OPTIONS, "details": details.CHANGES}
+    known = {name: group.cases for name, group in options.GROUPS.items()}
+    known["details"] = details.CHANGES
     for _, *sides in row.get("measured", []):
         for place in sides:
             file, key = place.split(": ", 1)
@@ -57,27 +59,19 @@ def test_every_change_stands_in_a_row() -> None:
     assert {f"details: {name}" for name in details.CHANGES} <= used
 
 
-def test_stored_runs_are_of_the_settings_of_the_code(stored: dict[str, Any]) -> None:
-    base = {env_id: asdict(config) for env_id, config in details.BASE.items()}
-    assert stored["base"] == json.loads(json.dumps(base))
-    assert list(stored["returns"]) == [n for n in details.CHANGES if n in stored["returns"]]
-    for name, returns in stored["returns"].items():
-        assert len(returns) <= details.seeds_of(name)
+def test_every_change_has_every_seed(stored: dict[str, Any]) -> None:
+    bases = {env_id: asdict(details.BASES[env_id]) for env_id in details.SEEDS}
+    assert stored["bases"] == json.loads(json.dumps(bases))
+    assert list(stored["cases"]) == list(details.CHANGES)
+    for name, entry in stored["cases"].items():
+        assert entry["seeds"] == list(range(details.seeds_of(name)))
         if details.CHANGES[name].env_id == details.CARTPOLE:
-            assert all(5 <= earned <= 500 for earned in returns)
-
-
-def test_what_is_missing_comes_with_the_seeds_in_turn() -> None:
-    left = details.missing({"base": [1.0] * 49}, ["base", "one batch", "Pendulum"])
-    assert ("base", 49) in left
-    assert left[:2] == [("one batch", 0), ("one batch", 1)]
-    assert [name for name, _ in left[-10:]] == ["Pendulum"] * 10
-    assert len(left) == 1 + 50 + 10
+            assert all(5 <= earned <= 500 for earned in entry["returns"])
 
 
 def touched(name: str) -> PPO:
     change = details.CHANGES[name]
-    trainer = PPO(change.env_id, replace(details.BASE[change.env_id], **change.fields))
+    trainer = PPO(change.env_id, replace(details.BASES[change.env_id], **change.fields))
     change.touch(trainer)
     return trainer
 
@@ -92,7 +86,7 @@ def test_weights_and_biases_are_drawn_as_by_torch() -> None:
 
 
 def test_gain_and_epsilon() -> None:
-    with PPO(details.CARTPOLE, details.BASE[details.CARTPOLE]) as trainer:
+    with PPO(details.CARTPOLE, details.BASES[details.CARTPOLE]) as trainer:
         small = details.linear_layers(trainer.policy)[-1].weight
         large = details.linear_layers(touched("output gain 1").policy)[-1].weight
         torch.testing.assert_close(large, 100 * small)
@@ -113,7 +107,7 @@ def test_bounds_are_gone() -> None:
     trainer = touched("Pendulum, rewards not clipped")
     rewards, no = torch.zeros(400, 8), torch.zeros(400, 8, dtype=torch.bool)
     rewards[0, 0] = 1.0  # over a deviation of its sum of about 1 / 25
-    with PPO(details.PENDULUM, details.BASE[details.PENDULUM]) as right:
+    with PPO(details.PENDULUM, details.BASES[details.PENDULUM]) as right:
         assert right.reward_normalizer(rewards, no, ~no).max() == 10
     assert 20 < trainer.reward_normalizer(rewards, no, ~no).max() < 30
 

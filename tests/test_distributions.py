@@ -110,6 +110,23 @@ def test_gaussian_samples_are_torchs_normal_numbers_moved_and_stretched(dtype):
     torch.testing.assert_close((drawn - expected.mean) / expected.stddev, normal)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_times_are_those_of_float32_and_nothing_forbidden_is_drawn(dtype):
+    # One of these 4 million times would be 0 in float16, and 0 / 0 would be drawn.
+    forbidden = torch.tensor([0.0, -math.inf], dtype=dtype).expand(1 << 22, 2)
+    assert not Categorical.sample(forbidden, generator(1)).any()
+    params = torch.tensor([0.0, -1.0, -2.0]).expand(1000, 3)  # the same numbers in every dtype
+    drawn = Categorical.sample(params.to(dtype), generator(5))
+    assert torch.equal(drawn, Categorical.sample(params, generator(5)))
+
+
+def test_what_is_drawn_in_float32_stays_what_it_was():
+    params = torch.linspace(-2, 2, 12).reshape(4, 3)
+    times = torch.empty(4, 3).exponential_(generator=generator(7))
+    expected = (params.softmax(-1) / times).argmax(-1)
+    assert torch.equal(Categorical.sample(params, generator(7)), expected)
+
+
 @pytest.mark.parametrize("dist", [Categorical, DiagonalGaussian])
 def test_the_generator_alone_decides_what_is_drawn(dist):
     params = random_params((50,), 6)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
 
+from ppo_lib import PPO, PPOConfig
 from ppo_lib.envs import close_envs, make_envs
 from ppo_lib.exact.env import MDPEnv
 from ppo_lib.exact.mdp import MDP, ridge
@@ -121,6 +123,20 @@ def test_a_step_after_the_end_is_refused():
 # ------------------------------------------------------------------ vectors
 
 
+@pytest.mark.parametrize("made", [None, 3, SyncVectorEnv([lambda: gym.make("CartPole-v1")])])
+def test_a_callable_that_makes_no_environment_is_refused(made):
+    for vectorization in ("sync", "async"):
+        with pytest.raises(ValueError, match=r"^env has made .*, expected an environment$"):
+            make_envs(lambda: made, 2, vectorization=vectorization)
+
+
+@pytest.mark.parametrize("wrappers", [gym.wrappers.FlattenObservation, "FlattenObservation"])
+def test_a_wrapper_that_is_in_no_list_is_refused(wrappers):
+    for make in (make_envs, lambda env, _, **more: PPO(env, **more)):
+        with pytest.raises(ValueError, match=r"^wrappers is .*, expected a list: \["):
+            make("CartPole-v1", 2, wrappers=wrappers)
+
+
 @pytest.mark.parametrize(
     ("env", "more", "message"),
     [
@@ -213,3 +229,33 @@ def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monk
         close_envs(envs)
     assert not any(process.is_alive() for process in processes)
     assert envs.closed
+
+
+def test_the_process_of_an_environment_that_has_ended_is_named():
+    config = PPOConfig(
+        vectorization="async", num_envs=2, num_steps=8, minibatch_size=8, total_steps=64
+    )
+    with PPO("CartPole-v1", config) as trainer:
+        process = trainer.envs.processes[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()  # else it may die before or after it is sent an action
+        with pytest.raises(RuntimeError, match=r"^processes of env.* have ended, .* \{1: -9\}$"):
+            trainer.learn()
+
+
+def test_what_was_opened_is_closed_where_a_later_environment_cannot_be_made():
+    opened = []
+
+    class Few(Slow):
+        def __init__(self):
+            if len(opened) == 2:
+                raise RuntimeError("there is no third one")
+            opened.append(self)
+            self.times_closed = 0
+
+        def close(self):
+            self.times_closed += 1
+
+    with pytest.raises(RuntimeError, match=r"^there is no third one$"):
+        make_envs(Few, 4)
+    assert [env.times_closed for env in opened] == [1, 1]

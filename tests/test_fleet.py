@@ -20,18 +20,32 @@ def test_a_world_moves_as_gymnasium_s_does(climb: climbs.Climb) -> None:
         env = made.unwrapped
         assert world.limit() == made.spec.max_episode_steps
         env.reset(seed=0)
-        for scale in (1, 4, 20):
-            states = scale * world.starts(5, dice)
-            states[:2] = np.clip(states[:2], -3, 3)  # angles as gymnasium keeps them
-            actions = [env.action_space.sample() for _ in range(5)]
+        for _ in range(4):
+            states = world.starts(50, dice)
+            states *= dice.choice([1, 4, 20, 60, 400], states.shape)
+            states[-2, -10:], states[-1, -10:] = np.linspace(0.2086, 0.2100, 10), 0  # nearly 12°
+            if world is worlds.Pendulum:
+                actions = list(dice.uniform(-4, 4, (50, 1)))  # beyond the bounds, too
+            else:
+                states[:2] = np.clip(states[:2], -3.1, 3.1)  # angles as gymnasium keeps them
+                actions = [int(x) for x in dice.integers(env.action_space.n, size=50)]
             moved, rewards, died = world.moves(states, np.stack(actions))
+            assert died.dtype == bool
             for i, action in enumerate(actions):
                 env.state, env.steps_beyond_terminated = states[:, i].copy(), None
                 obs, reward, terminated, _, _ = env.step(action)
                 np.testing.assert_allclose(moved[:, i], env.state, atol=1e-12)
                 np.testing.assert_allclose(world.sees(moved)[i], obs, atol=1e-6)
-                assert rewards[i] == pytest.approx(float(reward), abs=1e-12)
+                # The torque is float32, and so is its square, a thousandth of which is paid.
+                assert rewards[i] == pytest.approx(float(reward), abs=1e-8)
                 assert died[i] == terminated
+
+
+def test_a_world_has_to_say_how_it_moves_and_what_it_sees() -> None:
+    with pytest.raises(NotImplementedError):
+        worlds.World.moves(np.zeros((4, 1)), np.zeros(1))
+    with pytest.raises(NotImplementedError):
+        worlds.World.sees(np.zeros((4, 1)))
 
 
 def test_episodes_start_where_gymnasium_s_do() -> None:
@@ -43,6 +57,30 @@ def test_episodes_start_where_gymnasium_s_do() -> None:
                 seen.append(env.unwrapped.state)
         starts = climb.world.starts(200, np.random.default_rng(0))
         assert np.abs(starts).max(1) == pytest.approx(np.abs(seen).max(0), rel=0.1)
+
+
+def test_copies_are_stepped_cut_and_reset_one_by_one() -> None:
+    envs = worlds.Copies(worlds.Acrobot, 3)
+    envs.reset(seed=5)
+    first = envs.states.copy()
+    with gym.make("Acrobot-v1").unwrapped as alone:
+        alone.reset()
+        alone.state = first[:, 1]
+        seen, reward, *_ = alone.step(2)
+    envs.counts[2] = 499
+    obs, rewards, terminated, truncated, _ = envs.step(np.array([0, 2, 1]))
+    np.testing.assert_allclose(obs[1], seen, atol=1e-6)
+    assert rewards.tolist() == [reward] * 3 == [-1.0] * 3
+    assert not terminated.any()
+    assert truncated.tolist() == [False, False, True]
+    before = envs.states.copy()
+    envs.reset(options={"reset_mask": truncated})
+    assert (envs.states[:, :2] == before[:, :2]).all()
+    assert (envs.states[:, 2] != before[:, 2]).all()
+    assert envs.counts.tolist() == [1, 1, 0]
+    assert np.abs(envs.states[:, 2]).max() <= 0.1
+    envs.reset(seed=5)
+    assert (envs.states == first).all()
 
 
 def test_adam_is_torch_s_and_who_sits_out_stays() -> None:
@@ -94,7 +132,7 @@ def both(ppo: PPO) -> tuple[Rollout, object]:
 def test_an_agent_of_a_fleet_takes_the_steps_of_ppo(rung: str) -> None:
     restraint = {
         "reuse": {"loss": "kl", "kl_coef": 0.0},
-        "kl": {"loss": "kl", "kl_coef": 1.0},
+        "kl": {"loss": "kl", "kl_coef": 1.0, "adaptive_kl_target": 1e-4},
         "clip": {},
         "ppo": {},
     }[rung]
@@ -140,6 +178,12 @@ def test_minibatches_hold_each_row_once_and_those_of_no_step_last() -> None:
     assert drawn.sort(dim=1).values.tolist() == rows.tolist()
     assert set(drawn[1, :3].tolist()) == {17, 18, 19}
     assert drawn[0].tolist() != rows[0].tolist()
+    assert not any(x.requires_grad for x in fleet.snapshot().values())
+    again = Fleet(worlds.CartPole, PPOConfig(minibatch_size=4), (0, 1))
+    assert (
+        drawn.tolist()
+        == torch.cat([mb[0] for mb in again.minibatches((rows,), absent)], dim=1).tolist()
+    )
 
 
 def test_rollouts_go_on_and_episodes_are_whole() -> None:

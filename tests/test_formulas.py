@@ -11,8 +11,8 @@ import torch
 from ppo_lib.book import formulas
 from ppo_lib.book.checks import CheckFailed
 from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
-from ppo_lib.book.printed import check_equation, exact_world
-from ppo_lib.book.reading import Known, World
+from ppo_lib.book.printed import check_equation, exact_world, sampled_worlds
+from ppo_lib.book.reading import Known, World, changes, show
 from ppo_lib.exact.mdp import ridge
 
 # torch.func imports torch.jit the first time.
@@ -74,11 +74,12 @@ def world():
         (r"\mathbb 1[z < 3] + z", 3.0),
         (r"\mathbb E_{y \sim p}[f(y)]", 7.0),
         (r"\mathrm{Var}_{y \sim p}[f(y)]", 3.0),
+        (r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)", 0.13081203594113694),
     ],
 )
 def test_an_expression_has_the_value_worked_by_hand(tmp_path, capsys, tex, expected):
     symbols = {"z": 2.0, "c": expected, "p(x)": numbers(0.25, 0.75), "f(x)": numbers(10.0, 6.0)}
-    bound = World(symbols, sizes={"y": 2})
+    bound = World(symbols | {"q(x)": numbers(0.5, 0.5)}, sizes={"y": 2, "a": 2})
     check(tmp_path, f"c = {tex}", bound)
     assert re.fullmatch(
         r"✓ eq-x · printed · rejects (\d+) of \1 one-token changes\n",
@@ -263,6 +264,146 @@ def test_every_part_of_the_print_knows_its_place():
             assert read_expression(part.span.piece) == part
 
 
+# ------------------------------------------------------------------ changes of one token
+
+CHANGES = {
+    r"2 z x - \frac{\gamma^t}{N} V(s_{t+1})": {
+        "the sign of 2 z x": "- 2 z x - gamma^t/N V(s_{t + 1})",
+        "the sign of gamma^t/N V(s_{t + 1})": "2 z x + gamma^t/N V(s_{t + 1})",
+        "without 2": "z x - gamma^t/N V(s_{t + 1})",
+        "without z": "2 x - gamma^t/N V(s_{t + 1})",
+        "without x": "2 z - gamma^t/N V(s_{t + 1})",
+        "without gamma^t/N": "2 z x - V(s_{t + 1})",
+        "without V(s_{t + 1})": "2 z x - gamma^t/N",
+        "without / N": "2 z x - gamma^t V(s_{t + 1})",
+        "N / gamma^t": "2 z x - N/gamma^t V(s_{t + 1})",
+        "without the exponent t": "2 z x - gamma/N V(s_{t + 1})",
+        "gamma^t with +1": "2 z x - gamma^t + 1/N V(s_{t + 1})",
+        "gamma^t with -1": "2 z x - gamma^t - 1/N V(s_{t + 1})",
+        "the sign of t": "2 z x - gamma^t/N V(s_{- t + 1})",
+        "the sign of 1": "2 z x - gamma^t/N V(s_{t - 1})",
+    },
+    r"\sum_{i=1}^{n} \min(f(i), z)": {
+        "1 + 1": "sum_i=1 + 1..n min(f(i), z)",
+        "1 - 1": "sum_i=1 - 1..n min(f(i), z)",
+        "n + 1": "sum_i=1..n + 1 min(f(i), z)",
+        "n - 1": "sum_i=1..n - 1 min(f(i), z)",
+        "max for sum": "max_i=1..n min(f(i), z)",
+        "min and max": "sum_i=1..n max(f(i), z)",
+    },
+    r"\mathbb E[R(\tau) \mid s_0, a_0]": {
+        "without the condition s_{0}": "E[R(tau) | a_{0}]",
+        "without the condition a_{0}": "E[R(tau) | s_{0}]",
+        "Var for E": "Var[R(tau) | s_{0}, a_{0}]",
+    },
+    r"\log \pi_\theta(a_t \mid s_t)": {
+        "without log": "pi_{theta}(a_{t} | s_{t})",
+        "θ and θ'": "log(pi_{theta'}(a_{t} | s_{t}))",
+        "a_{t} at t+1": "log(pi_{theta}(a_{t + 1} | s_{t}))",
+        "a_{t} at t-1": "log(pi_{theta}(a_{t - 1} | s_{t}))",
+        "s_{t} at t+1": "log(pi_{theta}(a_{t} | s_{t + 1}))",
+        "s_{t} at t-1": "log(pi_{theta}(a_{t} | s_{t - 1}))",
+    },
+    r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)": {
+        "the other order": "divergence(q(cdot), p(cdot))"
+    },
+    r"\prod_{i=0}^{\infty} | x_i |": {
+        "0 + 1": "prod_i=0 + 1..infty abs(x_{i})",
+        "0 - 1": "prod_i=0 - 1..infty abs(x_{i})",
+        "sum for prod": "sum_i=0..infty abs(x_{i})",
+        "without abs": "prod_i=0..infty x_{i}",
+    },
+}
+
+
+@pytest.mark.parametrize("tex", CHANGES)
+def test_every_change_of_one_token_by_hand(tex):
+    node = read_expression(tex)
+    found = list(changes(node))
+    assert {said: show(other) for said, other in found} == CHANGES[tex]
+    assert len(found) == len(CHANGES[tex])
+
+
+def test_arguments_behind_a_bracket_are_those_of_each_term():
+    assert show(read_expression(r"(p + q)(a \mid s)")) == "p(a | s) + q(a | s)"
+
+
+def test_of_two_meanings_the_one_that_says_most_counts():
+    general, special = torch.arange(6.0).view(2, 3).double(), numbers(7.0, 8.0, 9.0)
+    pairs = [(r"\hat A^{(k)}_t", general), (r"\hat A^{\mathrm{GAE}}_t", special)]
+    for symbols in (dict(pairs), dict(reversed(pairs))):
+        found = World(symbols).match(read_expression(r"\hat A^{\mathrm{GAE}}_t"))
+        assert found is not None
+        assert found[0].value is special
+
+
+def test_of_an_error_of_what_a_symbol_means_the_first_line_is_told(tmp_path):
+    def fails(_):
+        raise ValueError("the first line\nthe second")
+
+    with pytest.raises(Unreadable, match="the first line, in") as found:
+        check(tmp_path, "y = z + 1", World({"y": 1.0, "z": fails}))
+    assert "second" not in str(found.value)
+
+
+def test_a_divergence_in_each_state_by_hand(tmp_path):
+    p, q = numbers([0.25, 0.5], [0.75, 0.5]), numbers([0.5, 0.1], [0.5, 0.9])
+    both = {r"p(x \mid s)": p, r"q(x \mid s)": q}
+    # 1/4 log(1/2) + 3/4 log(3/2), and 1/2 log 5 + 1/2 log(5/9).
+    found = numbers(0.13081203594113694, 0.510825623765991)
+    tex = r"f(s) = \mathrm{KL}\big( p(\cdot \mid s) \,\Vert\, q(\cdot \mid s) \big)"
+    check(tmp_path, tex, World(both | {"f(s)": found}, sizes={"a": 2, "s": 2}))
+
+
+def test_a_number_is_one_of_float64():
+    assert World({}).value(read_expression("0.1"), {}).x.item() == 0.1
+
+
+def test_what_is_no_symbol_means_nothing():
+    with pytest.raises(Unreadable, match=r"symbols has 'z \+ 1', expected a symbol"):
+        World({"z + 1": 2.0})
+
+
+# ------------------------------------------------------------------ estimates
+
+
+def test_an_estimate_is_held_against_its_own_error(tmp_path, capsys):
+    law, dice = numbers(0.1, 0.3, 0.2, 0.4), torch.Generator().manual_seed(0)
+    draws = law.multinomial(2000, replacement=True, generator=dice)
+    few = dict.fromkeys(("1 + 1", "1 - 1", "n - 1"), "one draw of many")
+
+    def held(mean):
+        def sampled(x):
+            return World({"m": mean, "x_i": torch.cat([x[:1], x]), "n": len(x)})
+
+        parts = [sampled(draws[i::40]) for i in range(40)]
+        tex = r"m \approx \frac{1}{n} \sum_{i=1}^{n} x_i"
+        check(tmp_path, tex, sampled(draws), parts=parts, equivalent=few)
+
+    # Four standard errors of the mean of 2,000 numbers with a variance of 1.09 are 0.093.
+    found = draws.double().mean().item()
+    held(found + 0.07)
+    assert "eq-x · printed · rejects" in capsys.readouterr().out
+    for mean in (found + 0.12, found - 0.12):
+        with pytest.raises(CheckFailed, match="more than allowed apart"):
+            held(mean)
+
+
+def test_forty_parts_of_the_samples_are_all_of_them():
+    theta = torch.randn(14, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dice = torch.Generator().manual_seed(2)
+    whole, parts = sampled_worlds(ridge(), theta, 400, dice, gamma=0.9)
+
+    def value(world, tex):
+        return world.value(read_expression(tex), {}).x.item()
+
+    assert (value(whole, "N"), [value(part, "N") for part in parts]) == (400, [10] * 40)
+    mean = r"\frac1N \sum_{n=1}^N R(\tau^n)"
+    found = [value(part, mean) for part in parts]
+    assert sum(found) / 40 == pytest.approx(value(whole, mean), rel=1e-12)
+    assert len(set(found)) > 30
+
+
 # ------------------------------------------------------------------ the source's own formula
 
 
@@ -276,6 +417,7 @@ def test_every_part_of_the_print_knows_its_place():
         ("source = '3 + z'", "the same"),
         ("source = '3 - z'", "off by 4"),
         ("source = '= z'\nleft = '2'", "the same"),
+        ("source = '3 - z'\nleft = '1'", "the same"),
         ("source = 'y = z + 3 = 6'", "off by 1"),
         (r"source = '3 + z + \log(z - 3)'", "no number"),
         ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),

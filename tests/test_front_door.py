@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from torch import nn
 
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, settings
-from ppo_lib.distributions import Categorical, DiagonalGaussian
+from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from ppo_lib.envs import make_envs
 from ppo_lib.evaluate import play_episodes
 from ppo_lib.exact.env import TabularPolicy
@@ -831,11 +831,11 @@ def test_evaluation_closes_its_environments(monkeypatch):
 
 
 def test_a_rollout_that_could_hold_resets_alone_is_refused():
-    config = dataclasses.replace(
-        SMALL, num_envs=1, num_steps=1, minibatch_size=1, vectorization="array"
-    )
+    config = dataclasses.replace(SMALL, num_envs=1, num_steps=1, minibatch_size=1)
+    with pytest.raises(ValueError, match="num_steps is 1, expected at least 2 with vectorizati"):
+        dataclasses.replace(config, vectorization="array")
     with (
-        PPO("CartPole-v1", config) as trainer,
+        PPO(gym.make_vec("CartPole-v1", 1), config) as trainer,
         pytest.raises(ValueError, match="num_steps is 1, expected at least 2"),
     ):
         trainer.learn()
@@ -870,14 +870,100 @@ class Choice(Count):
 def test_a_policy_of_another_width_is_refused_and_never_broadcast():
     narrow = Layer(DiagonalGaussian, 1, 2)  # one number where three are expected
     message = r"^the policy's actions have shape \(1,\), expected \(3,\) of Box"
-    with PPO(Arm, SMALL, policy=narrow) as trainer, pytest.raises(ValueError, match=message):
-        trainer.learn()
+    with pytest.raises(ValueError, match=message):
+        PPO(Arm, SMALL, policy=narrow)
     with pytest.raises(ValueError, match=message):
         evaluate(narrow, Arm, seed=0)
     with pytest.raises(ValueError, match=r"^policy gives parameters of shape \(4, 2\), .*\(4, 4\)"):
         PPO(Choice, SMALL, policy=Layer(Categorical, 1, 2))
     with pytest.raises(ValueError, match=r"^critic gives values of shape \(4, 1\), .*\(4,\)"):
         PPO(Choice, SMALL, critic=nn.Linear(1, 1))
+
+
+def choosing(space):
+    """An environment that is `Count` with another action space, and asks it at every step."""
+    return type("Choosing", (Count,), {"action_space": space})
+
+
+class Ordered:
+    """A distribution of one's own: one of three numbers, from one parameter."""
+
+    @staticmethod
+    def sample(params, generator):
+        return Categorical.sample(Ordered.logits(params), generator)
+
+    mode = staticmethod(lambda params: Ordered.logits(params).argmax(-1))
+    log_prob = staticmethod(lambda params, a: Categorical.log_prob(Ordered.logits(params), a))
+    entropy = staticmethod(lambda params: Categorical.entropy(Ordered.logits(params)))
+    logits = staticmethod(lambda params: params[..., :1] * torch.tensor([-1.0, 0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("dist", "space", "width", "message"),
+    [
+        (MultiCategorical([2, 3]), MultiDiscrete([3, 2]), 5, r"sizes \[2, 3\], expected \[3, 2\]"),
+        (DiagonalGaussian, MultiDiscrete([3, 1]), 4, "are torch.float32, expected integers of Mu"),
+        (Categorical, MultiDiscrete([3, 1]), 4, r"actions have shape \(4,\), expected \(2,\) of"),
+        (DiagonalGaussian, Discrete(2), 2, r"are torch.float32, expected integers of Discrete\(2"),
+        (MultiCategorical([2]), Discrete(2), 2, r"drawn the action \[[01]\], expected one of Disc"),
+        (Ordered, Discrete(2), 2, "drawn the action 2, expected one of Discrete"),
+        (Categorical, Box(-1, 1, (1,)), 3, r"actions have shape \(4,\), expected \(1,\) of Box"),
+        (MultiCategorical([3]), Box(-1, 1, (1,)), 3, "are torch.int64, expected floating-point nu"),
+    ],
+)
+def test_a_distribution_that_draws_no_actions_of_the_space_is_refused(dist, space, width, message):
+    policy = Layer(dist, 1, width)
+    with torch.no_grad():  # the largest number, nearly always
+        policy.layer.bias.fill_(50.0)
+        policy.layer.weight.zero_()
+    with pytest.raises(ValueError, match=message):
+        PPO(choosing(space), SMALL, policy=policy)
+
+
+def test_a_distribution_of_ones_own_is_trained_with():
+    history = PPO(choosing(Discrete(3)), SMALL, policy=Layer(Ordered, 1, 3)).learn()
+    assert len(history) == SMALL.num_updates
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("policy", Bounded), ("policy", nn.Linear(1, 4)), ("policy", 3), ("critic", nn.Linear)],
+)
+def test_what_is_no_network_is_refused_and_named(name, wrong):
+    with pytest.raises(ValueError, match=rf"^{name} is .*, expected a (Policy|module), made"):
+        PPO(Choice, SMALL, **{name: wrong})
+
+
+# ------------------------------------------------------------------ actions as the space wants
+
+
+SPACES = [
+    Box(-0.1, 0.1, (2,), np.float64),
+    Box(np.array([0.3, -np.inf]), np.array([np.inf, 0.7]), dtype=np.float64),
+    Box(-1, 1, (2,), np.float16),
+    Box(-1, 1, (2,), np.float32),
+    MultiDiscrete([3, 2], dtype=np.int32),
+    MultiDiscrete([3, 2], dtype=np.int8),
+    MultiDiscrete([3, 2]),
+    Discrete(3, dtype=np.int32),
+    Discrete(3),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_every_action_is_one_that_the_space_contains(space, tmp_path):
+    trainer = PPO(choosing(space), SMALL)
+    trainer.learn()  # in which the environment asks
+    trainer.save(tmp_path / "a.pt")
+    evaluate(trainer.policy, choosing(space), num_episodes=2, seed=0)
+    with PPO.load(tmp_path / "a.pt", env=choosing(space)) as again:
+        policies = [trainer.policy, again.policy, load_policy(tmp_path / "a.pt")]
+    obs = np.zeros((200, 1), np.float32)
+    for policy in policies:
+        drawn = policy.act(obs, deterministic=False, generator=torch.Generator().manual_seed(0))
+        assert len(np.unique(drawn, axis=0)) > 1
+        for action in (*drawn, policy.act(obs[0])):
+            assert space.contains(action)
 
 
 class Merging(nn.Linear):
@@ -963,3 +1049,46 @@ def test_new_episodes_begin_with_nothing_earned():
     assert (trainer.reward_normalizer.sums > 1).all()
     trainer.start_episodes()
     assert trainer.reward_normalizer.sums.tolist() == [0.0] * 4
+
+
+def test_a_layer_that_a_callback_puts_in_is_trained_from_the_next_update_on():
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 2)
+    drawn = copy.deepcopy(layer)
+
+    def put_in(trainer):
+        if trainer.env_steps == 32:
+            trainer.policy.net[-1] = layer
+        # One update later it is another.
+        assert torch.equal(layer.weight, drawn.weight) == (trainer.env_steps == 32)
+
+    PPO("CartPole-v1", SMALL).learn(put_in)
+    assert not torch.equal(layer.bias, drawn.bias)
+
+
+@pytest.mark.parametrize("resting", [False, True])
+def test_dropout_is_off_for_actions_and_values_and_on_in_the_loss_unless_it_rests(resting):
+    torch.manual_seed(0)
+    policy = Dropping().train(not resting)
+    critic = nn.Sequential(nn.Linear(4, 64), nn.Dropout(), nn.Linear(64, 1), nn.Flatten(-2))
+    whole = dataclasses.replace(SMALL, minibatch_size=32, num_epochs=1)
+    trainer = Watched("CartPole-v1", whole, policy=policy, critic=critic)
+    quiet = copy.deepcopy(critic).eval()
+    row = trainer.update(trainer.collect())
+    (minibatch,) = trainer.minibatches
+    with torch.no_grad():
+        assert torch.allclose(minibatch.values, quiet(minibatch.obs), atol=1e-5)
+    assert critic.training
+    # The first ratio is 1 only where the loss sees the network that the actions were drawn with.
+    assert row["approx_kl"] < 1e-9 if resting else row["approx_kl"] > 1e-4
+
+
+def test_the_price_of_kl_follows_the_policies_that_act():
+    torch.manual_seed(0)
+    policy = Dropping()
+    policy.net = nn.Sequential(nn.Linear(4, 64), nn.Dropout(), nn.Linear(64, 2))
+    still = dataclasses.replace(SMALL, loss="kl", learning_rate=1e-9, adaptive_kl_target=1e-4)
+    trainer = PPO("CartPole-v1", still, policy=policy)
+    trainer.update(trainer.collect())
+    # Nothing has moved, but with dropout it would seem to.
+    assert trainer.kl_coef == 0.5

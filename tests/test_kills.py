@@ -188,7 +188,7 @@ def test_every_kill_leaves_a_checkpoint_that_was_said_and_a_status_that_is_its_o
                 # A second one may come when the first has done its work, or while it is done.
                 assert status in (128 + first, 130, 0)
                 assert f"{name}.pt" in said.splitlines()[-1] or status == 130
-                assert left > 0
+                assert left > 0 or " " in how  # a second one ends the first update, too
 
 
 @pytest.mark.parametrize("disk", DISK)

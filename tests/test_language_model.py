@@ -1,5 +1,7 @@
 """The small language model, its reviews and its tuning, against independent truths."""
 
+import inspect
+import math
 from copy import deepcopy
 
 import pytest
@@ -68,6 +70,18 @@ def test_a_block_is_a_layer_of_torch(model: LanguageModel) -> None:
     x = torch.randn(3, 6, 16, generator=generator())
     mask = torch.nn.Transformer.generate_square_subsequent_mask(6)
     assert_close(block(x, None)[0], layer(x, src_mask=mask), atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_adds_the_places_and_reads_what_the_last_block_has(model, texts) -> None:
+    tokens = texts[1]
+    x = torch.stack([model.token.weight[row] for row in tokens.T])
+    x = x + model.place.weight[: len(tokens)]
+    for block in model.blocks:
+        x, _ = block(x, None)
+    x = torch.nn.functional.layer_norm(x, (16,), model.norm.weight, model.norm.bias)
+    logits, values = model(tokens)
+    assert_close(logits, (x @ model.logits.weight.T + model.logits.bias).transpose(0, 1))
+    assert_close(values, (x @ model.value.weight[0] + model.value.bias).T)
 
 
 def test_nothing_sees_what_comes_later(model: LanguageModel, texts) -> None:
@@ -390,6 +404,196 @@ def test_each_prompt_has_an_optimum_of_its_own():
     found = tuning.optimum_value(scores, torch.zeros(4), prompts, kl_coef=0.5)
     assert found.value == pytest.approx(0.5)
     assert found.effective_samples == pytest.approx(4)
+
+
+# -- numbers by hand -----------------------------------------------------------------------
+
+
+def test_what_trains_a_model_is_adam_with_a_short_memory(model, monkeypatch) -> None:
+    made, rates = [], []
+
+    class Watched(torch.optim.Adam):
+        def __init__(self, params, *args, **more):
+            super().__init__(params, *args, **more)
+            made.append((*args, more))
+
+        def step(self):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step()
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    assert tuning.pretrain(0, steps=1, batch=2).place.num_embeddings == 19  # prompt and 18 tokens
+    pairs = tuning.preferences(model, 2, generator())
+    tuning.fit_reward_model(model, pairs, generator(), epochs=1)
+    list(
+        tuning.tune(deepcopy(model), model, model, generator(), kl_coef=0.1, updates=1, responses=2)
+    )
+    assert made == [({"betas": (0.9, 0.95)},)] * 2 + [(1e-3, {})]
+    assert rates == pytest.approx([4e-3 / 20, 3e-3 / 20] + [1e-3] * 4)
+    assert len(tuning.sample(model, 1, generator())[0]) == 1
+
+
+def test_reviews_have_one_to_three_clauses(texts) -> None:
+    commas = (texts[1] == reviews.NUMBER["and"]).sum(0)
+    assert set(commas.tolist()) == {0, 1, 2}
+
+
+def test_a_model_reads_where_it_is(model: LanguageModel) -> None:
+    # The device that computes nothing tells where a tensor of another one comes in.
+    away = deepcopy(model).to("meta")
+    tokens = torch.zeros(5, 2, dtype=torch.int64, device="meta")
+    assert {x.device.type for x in away(tokens)} == {"meta"}
+
+
+def test_the_rate_goes_up_for_20_steps_and_then_down_to_0() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    seen = []
+    for step in (0, 4, 18, 19, 20, 50, 99):
+        tuning._set_rate(optimizer, 2.0, step, 100)
+        seen.append(optimizer.param_groups[0]["lr"])
+    # 2 (s + 1)/20 (1 - s/100) up to step 19, 2 (1 - s/100) from there on.
+    assert seen == pytest.approx([0.1, 0.48, 1.558, 1.62, 1.6, 1.0, 0.02])
+
+
+def test_a_step_scales_a_long_gradient_down_to_length_1_and_forgets_the_last_one() -> None:
+    x = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.SGD([x], 1.0)
+    tuning._step(optimizer, 10 * x.sum())  # of length 20
+    assert_close(x.detach(), torch.full((4,), -0.5))
+    tuning._step(optimizer, 0.25 * x.sum())  # of length 1/2
+    assert_close(x.detach(), torch.full((4,), -0.75))
+
+
+def test_weights_begin_where_the_docstring_says() -> None:
+    fresh = LanguageModel(200, 100, generator())
+    for name, weight in fresh.named_parameters():
+        values = weight.detach()
+        if name == "value.weight" or name.endswith("bias"):
+            assert not values.any(), name
+        elif "norm" in name or "before" in name:
+            assert bool((values == 1).all()), name
+        else:
+            scale = 0.1 if name in ("token.weight", "place.weight") else weight.shape[1] ** -0.5
+            # The relative error of a standard deviation of n numbers is 1 / √(2 n).
+            assert values.std().item() == pytest.approx(scale, rel=5 / (2 * values.numel()) ** 0.5)
+
+
+def test_an_update_is_a_step_along_the_gradient_of_both_losses(model: LanguageModel) -> None:
+    drawn = tuning.draw(model, model, model, 8, generator(), kl_coef=0.1)
+    # Of half of the responses every ratio is e^0.3, of the others 1.
+    shift = torch.tensor([0.3, 0.0] * 4)
+    batch = drawn._replace(log_probs=drawn.log_probs - shift)
+    policy, other = deepcopy(model), deepcopy(model)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.1)
+    cut = tuning.update(policy, optimizer, batch, generator(), epochs=1, minibatches=1)
+    lengths = batch.mask.sum(0)
+    assert cut == pytest.approx((lengths[::2].sum() / lengths.sum()).item())
+    log_probs, values, _ = read(other, batch.prompts, batch.tokens)
+    loss = torch.zeros(())
+    for t, n in batch.mask.nonzero().tolist():
+        ratio, a = (log_probs[t, n] - batch.log_probs[t, n]).exp(), batch.advantages[t, n]
+        error = values[t, n] - batch.returns[t, n]
+        loss = loss - torch.min(ratio * a, ratio.clamp(0.8, 1.2) * a) + 0.1 * 0.5 * error**2
+    (loss / batch.mask.sum()).backward()
+    gradients = [p.grad for p in other.parameters()]
+    length = torch.cat([g.flatten() for g in gradients]).norm()
+    for p, q, g in zip(policy.parameters(), other.parameters(), gradients, strict=True):
+        assert_close(p, q - 0.1 * g / length.clamp(min=1), atol=1e-6, rtol=1e-4)
+
+
+def test_an_update_passes_over_its_batch_as_often_as_is_asked(model: LanguageModel) -> None:
+    class Counting(torch.optim.SGD):
+        steps = 0
+
+        def step(self):
+            self.steps += 1
+
+    policy = deepcopy(model)
+    batch = tuning.draw(policy, model, model, 6, generator(), kl_coef=0.1)
+    for more, steps in (({}, 4), ({"epochs": 3, "minibatches": 5}, 15)):
+        optimizer = Counting(policy.parameters(), 0.1)
+        assert tuning.update(policy, optimizer, batch, generator(), **more) == 0
+        assert optimizer.steps == steps
+
+
+def test_a_response_and_one_that_is_worth_log_3_more_are_preferred_one_to_three(
+    model: LanguageModel,
+) -> None:
+    worth = iter([math.log(3), 0.0])
+
+    def judge(prompts, _tokens):
+        return torch.full(prompts.shape, next(worth)), None
+
+    pairs = tuning.preferences(model, 1000, generator(), judge=judge)
+    first = tuning.sample(model, 1000, generator())[1]
+    kept = int((pairs.preferred == first).all(0).sum())
+    assert abs(kept - 750) < 5 * (1000 * 3 / 16) ** 0.5
+
+
+def test_the_error_of_an_optimum_is_that_of_the_delta_method() -> None:
+    scores, log_ratio = torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.5, 0.0, -0.25])
+    found = tuning.optimum_value(scores, log_ratio, kl_coef=2.0)
+    w = [math.exp(s / 2 - x) for s, x in zip((0, 1, 3), (0.5, 0, -0.25), strict=True)]
+    mean = sum(w) / 3
+    spread = (sum((x - mean) ** 2 for x in w) / 2) ** 0.5
+    assert found.value == pytest.approx(2 * math.log(mean))
+    assert found.standard_error == pytest.approx(2 * spread / mean / 3**0.5)
+    assert found.effective_samples == pytest.approx(sum(w) ** 2 / sum(x * x for x in w))
+    # Of two prompts the variance of the mean is a quarter of the sum of variances.
+    two = tuning.optimum_value(
+        scores.repeat(2), log_ratio.repeat(2), torch.tensor([1, 1, 1, 2, 2, 2]), kl_coef=2.0
+    )
+    assert two.value == pytest.approx(found.value)
+    assert two.standard_error == pytest.approx(found.standard_error / 2**0.5)
+
+
+def test_what_is_measured_of_a_batch_by_hand() -> None:
+    words = [reviews.NUMBER[word] for word in ("the", "plot", "is", "good", ".")]
+    tokens = torch.tensor([words, [reviews.END] * 5]).T
+    mask = response_mask(tokens, reviews.END)
+    zeros = torch.zeros(5, 2)
+    batch = tuning.Batch(
+        prompts=torch.tensor([reviews.PROMPTS[0]] * 2),
+        tokens=tokens,
+        mask=mask,
+        scores=torch.tensor([3.0, 4.0]),
+        log_probs=zeros - 0.5,
+        ref_log_probs=zeros - 0.75,
+        rewards=zeros,
+        values=zeros,
+        advantages=zeros,
+        returns=zeros,
+    )
+    # "the plot is good." is worth 1 and an empty review NO_REVIEW; 5 and 1 tokens of 1/4 nat.
+    assert tuning.measure(batch) == pytest.approx(
+        {"score": 3.5, "gold": (1 + reviews.NO_REVIEW) / 2, "grammatical": 0.5, "kl": 0.75}
+    )
+
+
+DEFAULTS = {
+    tuning.pretrain: {"steps": 300, "batch": 32, "learning_rate": 4e-3},
+    tuning.fit_reward_model: {"epochs": 4, "batch": 64, "learning_rate": 3e-3},
+    tuning.draw: {"gae_lambda": 0.95},
+    tuning.update: {"epochs": 2, "minibatches": 2, "clip_range": 0.2, "value_coef": 0.1},
+    tuning.tune: {"updates": 60, "responses": 128, "learning_rate": 1e-3},
+    LanguageModel.__init__: {"width": 64, "layers": 2, "heads": 4},
+    generate: {"use_cache": True},
+}
+
+
+@pytest.mark.parametrize("function", DEFAULTS, ids=lambda function: function.__qualname__)
+def test_numbers_that_nobody_gives_are_those_that_the_chapter_relies_on(function) -> None:
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
+
+
+def test_the_worth_of_words_and_of_what_is_no_review() -> None:
+    words = ("superb", "decent", "poor", "dreadful")
+    assert [reviews.WORTH[word] for word in words] == [2, 1, -1, -2]
+    assert reviews.FACTOR == {"very": 1.5, "quite": 0.5, "not": -0.5}
+    assert (reviews.REPEATED, reviews.NO_REVIEW) == (-2, -4)
+    # Three clauses of four words and an adverb, "and" between them, and the full stop.
+    assert (reviews.MAX_CLAUSES, reviews.LIMIT) == (3, 3 * 5 + 2 + 1)
 
 
 # -- refusals ------------------------------------------------------------------------------

@@ -78,13 +78,9 @@ def test_whitening_is_over_tokens_and_can_keep_the_mean() -> None:
     mask = torch.tensor([[True, True], [False, True]])
     assert_close(whiten(x, mask), torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
     assert_close(whiten(x, mask, shift_mean=False), torch.tensor([[2.0, 3.0], [0.0, 4.0]]))
-    one = torch.tensor(
-        [
-            [
-                True,
-            ]
-        ]
-    )
+    two, half = torch.tensor([[1.0], [3.0]]), 0.5**0.5
+    assert_close(whiten(two, torch.ones(2, 1).bool()), torch.tensor([[-half], [half]]))
+    one = torch.tensor([[True]])
     assert_close(whiten(torch.tensor([[3.0]]), one), torch.tensor([[3.0]]))
 
 
@@ -95,8 +91,23 @@ def test_whitening_is_over_tokens_and_can_keep_the_mean() -> None:
         (lambda: response_mask(TOKENS.float(), END), "tokens has dtype torch.float32"),
         (lambda: last_token(MASK.long()), "mask has dtype torch.int64"),
         (lambda: last_token(~MASK), "mask is False on a first token"),
+        (lambda: last_token(torch.tensor([[True, False]])), "mask is False on a first token"),
         (lambda: last_token(torch.tensor([[True], [False], [True]])), "mask is True after"),
         (lambda: next_values(torch.zeros(4, 2), MASK), r"mask has shape \(4, 3\)"),
+        (lambda: sequence_sum(torch.zeros(4, 1), MASK), r"mask has shape \(4, 3\)"),
+        (lambda: masked_mean(torch.zeros(4, 3, 1), MASK), r"mask has shape \(4, 3\)"),
+        (lambda: whiten(torch.zeros(1, 3), MASK), r"mask has shape \(4, 3\)"),
+        (
+            lambda: response_mask(torch.zeros(0, 3, dtype=torch.int64), END),
+            r"tokens has shape \(0, 3\)",
+        ),
+        (lambda: response_mask(MASK, END), "tokens has dtype torch.bool"),
+        (lambda: last_token(MASK[:0]), r"mask has shape \(0, 3\)"),
+        (lambda: last_token(MASK[0]), r"mask has shape \(3,\)"),
+        (lambda: next_values(torch.zeros(4, 3), MASK.long()), "mask has dtype torch.int64"),
+        (lambda: sequence_sum(torch.zeros(4, 3), MASK.long()), "mask has dtype torch.int64"),
+        (lambda: masked_mean(torch.zeros(4, 3), MASK.long()), "mask has dtype torch.int64"),
+        (lambda: whiten(torch.zeros(4, 3), MASK.long()), "mask has dtype torch.int64"),
         (
             lambda: token_rewards(
                 torch.zeros(4), torch.zeros(4, 3), torch.zeros(4, 3), MASK, kl_coef=0.1

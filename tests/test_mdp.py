@@ -9,10 +9,12 @@ import torch
 
 from ppo_lib.exact.mdp import (
     best_policy,
+    draw,
     exact_values,
     expected_return,
     list_trajectories,
     ridge,
+    scores,
     state_visits,
     step_probs,
     trajectory_probs,
@@ -72,7 +74,10 @@ def test_there_are_4257_trajectories():
 def test_the_list_holds_the_walks_of_a_brute_force_each_once():
     walks = brute_force()
     seen = set()
-    for states, actions, rewards, mask, prob in zip(*TRAJECTORIES, strict=True):
+    world = ridge()
+    assert not world.reward[world.transition == 0].any()
+    for states, actions, rewards, mask, prob in zip(*list_trajectories(world), strict=True):
+        assert prob.dtype == torch.float64
         steps = int(mask.sum())
         assert mask.tolist() == [True] * steps + [False] * (4 - steps)
         names = tuple(WORLD.states[s] for s in states)
@@ -155,6 +160,44 @@ def test_state_visits_are_counted_over_the_list(gamma):
         for t in range(int(mask.sum()) + 1):
             expected[states[t]] += gamma**t * prob
     torch.testing.assert_close(state_visits(WORLD, policy, gamma), expected, rtol=0, atol=1e-13)
+
+
+def test_trajectories_are_drawn_as_often_as_their_probabilities_say():
+    policy, num = random_policy(5), 20_000
+    probs = trajectory_probs(TRAJECTORIES, policy)
+    number = {}
+    for i, (states, actions) in enumerate(zip(*TRAJECTORIES[:2], strict=True)):
+        number[tuple(states.tolist()), tuple(actions.tolist())] = i
+    drawn = draw(TRAJECTORIES, policy, num, torch.Generator().manual_seed(0))
+    keys = zip(drawn.states.tolist(), drawn.actions.tolist(), strict=True)
+    index = torch.tensor([number[tuple(states), tuple(actions)] for states, actions in keys])
+    # Every column is of the same trajectory.
+    for column, every in zip(drawn, TRAJECTORIES, strict=True):
+        assert torch.equal(column, every[index])
+    share = index.bincount(minlength=len(probs)) / num
+    # Five standard errors, and one trajectory.
+    assert ((share - probs).abs() <= 5 * (probs * (1 - probs) / num).sqrt() + 1 / num).all()
+    with pytest.raises(ValueError, match=r"^num is 0, expected at least 1$"):
+        draw(TRAJECTORIES, policy, 0, torch.Generator())
+    again = draw(TRAJECTORIES, policy, num, torch.Generator().manual_seed(0))
+    assert torch.equal(again.states, drawn.states)
+    assert len(draw(TRAJECTORIES, policy.requires_grad_(), 1, torch.Generator()).states) == 1
+
+
+def test_scores_are_the_gradients_of_log_probabilities():
+    logits = random_policy(6).log().requires_grad_()
+    found = scores(TRAJECTORIES, logits.softmax(-1).detach())
+    assert found.shape == (4257, 4, 14, 3)
+    assert not found[~TRAJECTORIES.mask].any()
+    for i in range(0, 4257, 200):
+        for t in range(int(TRAJECTORIES.mask[i].sum())):
+            s, a = TRAJECTORIES.states[i, t], TRAJECTORIES.actions[i, t]
+            (expected,) = torch.autograd.grad(logits.log_softmax(-1)[s, a], logits)
+            torch.testing.assert_close(found[i, t], expected, rtol=0, atol=1e-14)
+
+
+def test_the_ridge_slips_once_in_five_unless_it_is_said():
+    assert ridge().transition[0, 1, 1:4].tolist() == pytest.approx([0.1, 0.8, 0.1])
 
 
 def test_gradient_of_the_expected_return_equals_central_differences():
@@ -245,7 +288,7 @@ def test_without_slip_the_world_is_deterministic():
 
 def test_the_states_are_the_cells_and_the_fall():
     names = ["start", *(f"{row}{c}" for row in range(1, 5) for c in "LMR"), "fallen"]
-    assert list(WORLD.states) == names
+    assert list(ridge().states) == names
     assert WORLD.actions == ("left", "up", "right")
     terminal = {name for name, end in zip(names, WORLD.terminal, strict=True) if end}
     assert terminal == {"4L", "4M", "4R", "fallen"}

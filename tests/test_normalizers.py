@@ -445,6 +445,29 @@ def test_rewards_without_spread_are_bounded():
         assert scaled.unique().tolist() == [10 * sign]
 
 
+class Far(gym.Env):
+    """One step an episode, which pays 20 or 21, by the action."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 20.0 + float(action), True, False, {}
+
+
+def test_the_share_of_rewards_that_were_cut_is_in_the_history():
+    # Their deviation is at most 0.5, so that 20 and 21 are at least 40 deviations: all are cut.
+    config = dataclasses.replace(SMALL, normalize_rewards=True)
+    assert PPO(Far, config).learn()["reward_clip_fraction"].tolist() == [1.0] * config.num_updates
+    history = PPO(Far, dataclasses.replace(config, normalize_rewards=False)).learn()
+    assert "reward_clip_fraction" not in history.rows[0]
+    # Of CartPole's rewards, all 1 in long episodes, none is near 10 deviations.
+    assert PPO("CartPole-v1", config).learn()["reward_clip_fraction"].max() == 0
+
+
 def test_rewards_with_hardly_any_spread_are_scaled_up_to_a_limit():
     # A variance of 1e-8 is doubled by what is added to it.
     rewards, no = torch.tensor([[1e-4, -1e-4]]), torch.zeros(1, 2, dtype=torch.bool)
@@ -487,3 +510,7 @@ def test_rows_of_another_width_and_no_rows_are_refused():
         normalizer(torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"^rows has shape \(0, 3\), expected at least one row"):
         normalizer.update(torch.zeros(0, 3))
+    for wrong in ([[1.0], [3.0]], [2.0] * 4, 5.0):
+        with pytest.raises(ValueError, match=r"^rows has shape \(.*\), expected \(\.\.\., 3\)"):
+            normalizer.update(torch.tensor(wrong))
+    assert (normalizer.count, normalizer.mean.tolist()) == (0, [0, 0, 0])

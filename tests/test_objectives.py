@@ -532,3 +532,18 @@ def test_two_shapes_in_one_call_are_refused(function, name, good, bad):
 def test_policy_gradient_loss_refuses_what_is_not_time_major(x):
     with pytest.raises(ValueError, match=r"log_probs has shape .*, expected \[T, N\]"):
         policy_gradient_loss(x, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [policy_gradient_loss, surrogate_loss, clipped_surrogate_loss, kl_penalty_loss, value_loss],
+)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_a_loss_of_nothing_is_refused_and_not_nan(function, shape):
+    parameters = inspect.signature(function).parameters
+    arguments = {p: NUMBERS.get(p, torch.zeros(shape)) for p in parameters}
+    if function is value_loss:
+        arguments |= {"old_values": None, "clip_range": None}
+    message = rf"^(log_probs|values) has shape \({shape[0]}, {shape[1]}\), expected at least one"
+    with pytest.raises(ValueError, match=message):
+        function(**arguments)

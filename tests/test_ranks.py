@@ -5,6 +5,7 @@ Run as a script, this file is one of the two processes.
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -174,7 +175,10 @@ def saved(folder):
 
 
 def interrupted():
-    """Ctrl-C in the second of two processes, in the second update: updates until the end."""
+    """Ctrl-C in the second of two processes, in the second update.
+
+    Updates until the end, the status, and what was said.
+    """
     from ppo_lib.shell import command
 
     words = ["CartPole-v1", "--total-steps", "1280", "--num-envs", "4", "--num-steps", "32"]
@@ -186,12 +190,13 @@ def interrupted():
             os.kill(os.getpid(), signal.SIGINT)
         return update(self, rollout)
 
-    ParallelPPO.update = press
+    ParallelPPO.update, said = press, io.StringIO()
     try:
-        command.run([*words, "--minibatch-size", "28", "--vectorization", "sync"])
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = command.run([*words, "--minibatch-size", "28", "--vectorization", "sync"])
     finally:
         ParallelPPO.update = update
-    return len(updates)
+    return len(updates), status, said.getvalue()
 
 
 def as_one_of_two(me, folder):
@@ -392,7 +397,14 @@ def test_environments_that_cannot_be_shared_out_are_refused(two):
 
 
 def test_ctrl_c_in_one_process_stops_both_after_the_same_update(two):
-    assert [found["interrupted"] for found in two] == [2, 2]
+    assert [found["interrupted"][0] for found in two] == [2, 2]
+
+
+def test_every_process_says_what_has_stopped_it_though_the_signal_came_to_one(two):
+    for rank, found in enumerate(two):
+        _, status, said = found["interrupted"]
+        assert status == 130  # 128 and SIGINT's 2
+        assert ("stopped by SIGINT: --resume checkpoints/" if rank == 0 else "rank 1: stop") in said
 
 
 def test_torchrun_trains_one_agent_and_prints_once(tmp_path):

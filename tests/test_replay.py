@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from ppo_lib import replay
 from ppo_lib.distributions import Categorical
 from ppo_lib.envs import make_envs
 from ppo_lib.policies import Policy
@@ -111,3 +112,43 @@ def test_the_actions_kept_are_copies(three):
     three.add(actions)
     actions[:] = 0
     assert three.state_dict()["actions"][-1].tolist() == [7, 8]
+
+
+def test_what_does_not_show_how_it_is_stepped_is_refused_and_nothing_kept():
+    envs = gym.vector.SyncVectorEnv([Walk] * 2)  # resets at the next step
+    log = Log(envs)
+    assert log.refusal == "SyncVectorEnv does not show what goes on in it"
+    log.begin(seed=0)
+    log.add(np.array([1, 2]))
+    assert log.state_dict() is None
+    envs = make_envs(Walk, 2, vectorization="async")
+    try:
+        assert Log(envs).refusal == "AsyncVectorEnv does not show what goes on in it"
+    finally:
+        envs.close()
+
+
+def test_an_episode_may_be_as_long_as_is_kept_and_no_longer(three, monkeypatch):
+    monkeypatch.setattr(replay, "MAX_STEPS", 4)
+    for number in (4, 5, 6):
+        three.add(np.array([0, 0]))
+        assert (three.state_dict() is None) == (number > 4)
+    assert three.refusal == "an episode has more than 4 steps"
+
+
+def test_random_numbers_of_another_kind_are_no_plain_data():
+    old = type("Old", (Walk,), {"np_random": np.random.RandomState(0)})
+    log = Log(make_envs(old, 2))
+    log.begin(seed=1)
+    assert log.refusal == ""
+    log.begin(np.array([True, False]))  # goes on by its own numbers
+    assert log.refusal == "the environment's np_random is not gymnasium's"
+    assert log.state_dict() is None
+
+
+def test_episodes_of_arrays_fit_arrays_alone(three):
+    arrays = Log(make_envs("CartPole-v1", 2, vectorization="array"))
+    arrays.envs.reset(seed=0)
+    states = three.state_dict(), arrays.state_dict()
+    assert [three.fits(state) for state in states] == [True, False]
+    assert [arrays.fits(state) for state in states] == [False, True]

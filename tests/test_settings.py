@@ -181,3 +181,10 @@ def test_the_settings_of_cartpole_solve_it():
     trainer.learn(solved)
     assert min(scores[-2:]) >= 475, scores
     assert trainer.env_steps <= 60_000
+
+
+def test_an_integer_that_no_float_holds_is_refused_and_named():
+    assert PPOConfig(learning_rate=10**300).learning_rate == 10**300
+    for wrong in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match=r"^learning_rate is -?10+, expected a number"):
+            PPOConfig(learning_rate=wrong)

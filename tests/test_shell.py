@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
+from ppo_lib.checkpoint import read_checkpoint, write_checkpoint
 from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
 from ppo_lib.shell import keep
@@ -342,11 +343,138 @@ def test_a_disk_that_is_full_at_the_start_is_noticed_before_training(
     assert list(tmp_path.iterdir()) == []
 
 
+class Failing(gym.Env):
+    """Episodes of three steps; its step number ``at`` raises, and without one they never end."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, at=None, error=ValueError):
+        self.at, self.error, self.taken = at, error, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):  # noqa: ARG002  (gymnasium's own form)
+        self.taken += 1
+        if self.taken == self.at:
+            raise self.error("of the environment")
+        return np.zeros(1, np.float32), 1.0, self.at is not None and self.taken % 3 == 0, False, {}
+
+
+for error in (ValueError, OSError, SystemExit, RuntimeError):
+    for at in (2, 8):
+        name = f"tests/{error.__name__}{at}-v0"
+        gym.register(name, Failing, kwargs={"at": at, "error": error})
+gym.register("tests/Endless-v0", Failing)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "OSError", "SystemExit", "RuntimeError"])
+def test_an_error_of_the_environment_keeps_its_traceback_and_says_how_to_go_on(error, command):
+    status, out, err = command(f"tests/{error}8-v0", *SHORT, "--checkpoint", "a.pt")
+    assert (status, out) == (1, "")
+    assert "Traceback" in err
+    assert 'raise self.error("of the environment")' in err
+    *_, said, last = err.splitlines()
+    assert said == f"{error}: of the environment"
+    assert last == "failed after 15 steps: --resume a.pt goes on from 15"
+    assert PPO.load("a.pt").env_steps == 15
+
+
 def test_training_that_fails_before_anything_is_learned_leaves_nothing(command, tmp_path):
-    words = ("--num-steps", 1, "--num-envs", 4, "--minibatch-size", 4, "--total-steps", 8)
-    status, _, err = command("CartPole-v1", *words)
-    assert (status, err[:20]) == (2, "error: num_steps is ")
+    status, out, err = command("tests/ValueError2-v0", *SHORT)
+    assert (status, out) == (1, "")
+    assert "ValueError: of the environment" in err
+    last = "failed in the first update: nothing was learned, and nothing is kept"
+    assert err.splitlines()[-1] == last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_words_that_go_on_name_an_environment_of_a_module(command, monkeypatch):
+    def fails(self, rollout):
+        if self.env_steps == 15:
+            raise OSError
+        return update(self, rollout)
+
+    update, module = PPO.update, "gymnasium.envs.classic_control:CartPole-v1"
+    with monkeypatch.context() as patch:
+        patch.setattr(PPO, "update", fails)
+        last = command(module, *SHORT, "--checkpoint", "a.pt")[2].splitlines()[-1]
+    assert last == f"failed after 15 steps: {module} --resume a.pt goes on from 15"
+    assert command(*last.split(": ")[1].removesuffix(" goes on from 15").split())[0] == 0
+    assert PPO.load("a.pt", env=module).env_steps == 30
+
+
+def test_an_evaluation_that_fails_loses_no_update(command, monkeypatch):
+    def endless(*_, **__):
+        raise ValueError("an episode that goes on")
+
+    monkeypatch.setattr(best, "evaluate", endless)
+    words = ("tests/Endless-v0", *SHORT, "--checkpoint", "a.pt", "--eval-every", 15)
+    status, _, err = command(*words)
+    assert status == 1
+    assert err.splitlines()[-1] == "failed after 15 steps: --resume a.pt goes on from 15"
+    trainer = PPO.load("a.pt")
+    assert (trainer.env_steps, len(trainer.history)) == (15, 1)
+
+
+def test_a_second_run_of_one_file_is_refused(command, tmp_path):
+    an_agent("a.pt")
+    (tmp_path / "link.pt").symlink_to("a.pt")
+    hold = f"""
+import sys
+from pathlib import Path
+from ppo_lib.shell.keep import locked
+with locked(Path({str(tmp_path / "a.pt")!r})):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "locked\n"
+        for path in ("a.pt", "link.pt"):
+            status, out, err = command("--resume", path)
+            assert (status, out) == (2, "")
+            assert err == (
+                f"error: checkpoint is {path}, which another run is kept in: wait for its end, or "
+                "name another file with --checkpoint\n"
+            )
+        # From the same file another one may go on.
+        assert command("--resume", "a.pt", "--checkpoint", "b.pt")[0] == 0
+        process.kill()  # after which a lock is nobody's
+        process.wait()
+        assert (tmp_path / "a.pt.lock").exists()
+        assert command("--resume", "a.pt")[0] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "b.pt", "link.pt"]
+
+
+def test_a_run_that_trains_has_its_file_for_itself(command, monkeypatch, tmp_path):
+    seen, update = [], PPO.update
+
+    def watched(self, rollout):
+        seen.append((tmp_path / "a.pt.lock").exists())
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", watched)
+    assert command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")[0] == 0
+    assert command("--resume", "a.pt", "--total-steps", 46)[0] == 0
+    assert seen == [True] * 3
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_reader_that_is_gone_ends_nothing():
+    script = f"{sys.executable} -m ppo_lib CartPole-v1 {' '.join(SHORT)} --checkpoint a.pt"
+    env = os.environ | {"PYTHONUNBUFFERED": "1"}  # prints at once, into a pipe that nobody reads
+    done = subprocess.run(
+        ["bash", "-c", f"{script} 2>said | true; echo ${{PIPESTATUS[0]}}; cat said"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[0] == "0", done.stdout
+    assert "rror" not in done.stdout
 
 
 def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeypatch):
@@ -361,7 +489,10 @@ def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeyp
 
     monkeypatch.setattr(PPO, "gradient", fails_in_the_second_update)
     status, _, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
-    assert (status, err.splitlines()[-1][:34]) == (2, "error: the gradient has length nan")
+    assert status == 1
+    *_, said, last = err.splitlines()
+    assert said.startswith("ValueError: the gradient has length nan")
+    assert last == "failed after 15 steps: --resume a.pt goes on from 15"
     trainer = PPO.load("a.pt")
     assert trainer.env_steps == 15
     # As they were after the first update of three steps, and not in the midst of the second.
@@ -676,6 +807,15 @@ REFUSED = {
         ["CartPole-v1", "--total-steps", "1.5e0"],
         "Error parsing --total-steps: .*1.5e0",
     ),
+    "a step in which environments may reset themselves": (
+        ["CartPole-v1", "--num-steps", "1", "--minibatch-size", "4"],
+        "num_steps is 1, expected at least 2 with vectorization 'array'",
+    ),
+    "no widths": (["CartPole-v1", "--hidden-sizes"], "error: --hidden-sizes has no value, expec"),
+    "no widths before an option": (
+        ["CartPole-v1", "--hidden_sizes", "--seed", "1"],
+        "error: --hidden_sizes has no value, expected the widths",
+    ),
     "nothing to go on from": (["--resume", "b.pt"], "error: path is b.pt, where no file is"),
     "a name to go on from": (["CartPole-v1", "--resume"], "Missing value for argument '--resume"),
     "another environment": (
@@ -731,8 +871,78 @@ def test_an_environment_of_a_module_that_is_not_there_is_refused_in_a_line(comma
     assert err.startswith("error: ")
 
 
+def test_without_pillow_nothing_is_played_for_a_film(command, monkeypatch):
+    an_agent("a.pt")
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    status, out, err = command("evaluate", "a.pt", "--episodes", 1, "--film", "a.gif")
+    assert (status, out) == (2, "")
+    assert "pip install 'ppo_lib[film]'" in err
+
+
 @pytest.mark.parametrize("film", ["a.avi", "none/a.gif"])
 def test_the_path_of_a_film_is_refused_before_anything_is_played(film, command):
     an_agent("a.pt")
     status, out, _ = command("evaluate", "a.pt", "--episodes", 1, "--film", film)
     assert (status, out) == (2, "")
+
+
+# ------------------------------------------------------------------ signals
+
+
+def test_a_second_ctrl_c_is_told(command, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shell, "run", interrupted)
+    assert command("CartPole-v1") == (130, "", "stopped at once\n")
+
+
+def test_a_signal_in_the_last_update_stops_nothing(command, monkeypatch):
+    update = PPO.update
+
+    def signalled(self, rollout):
+        if self.env_steps == 15:  # the second of two
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", signalled)
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert (status, err) == (0, "")
+    assert "stopped" not in out
+
+
+def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():
+    before = {name: signal.getsignal(name) for name in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with keep.Interruption() as interruption:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@pytest.mark.parametrize("words", [["CartPole-v1"], ["evaluate"]])
+def test_help_names_the_command_as_it_was_typed(words, command):
+    _, out, _ = command(*words, "--help")
+    assert words_of(out).startswith(f"usage: python -m ppo_lib {words[0]} ")
+
+
+def test_what_was_trained_on_a_gpu_goes_on_on_the_cpu_where_there_is_none(command, monkeypatch):
+    command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    state = read_checkpoint("a.pt")
+    state["config"]["device"] = "cuda"
+    write_checkpoint("a.pt", state)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, _, err = command("--resume", "a.pt", "--total-steps", 45)
+    assert status == 0
+    assert err.splitlines() == [
+        "a.pt: it was trained on 'cuda', and goes on on the CPU",
+        "a.pt: 30 of 45 steps; it goes on to the bit",
+    ]
+    kept = PPO.load("a.pt")
+    assert (kept.env_steps, kept.config.device) == (45, "cpu")

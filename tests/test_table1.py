@@ -118,6 +118,25 @@ def test_a_score_is_of_the_last_hundred_episodes_by_each_mark() -> None:
     assert row["scores"][0] == np.mean(range(25))
 
 
+def test_a_stack_stops_where_it_is_told() -> None:
+    stack = StackedPPO(ENV_ID, [replace(table1.SETTINGS, **SMALL)])
+    stack.learn(until=1)
+    assert len(stack.kls) == 1
+
+
+def test_a_run_up_to_a_mark_is_not_missing_there() -> None:
+    runs = [
+        {"env_id": "Swimmer-v5", "seed": 0, "objective": name, "scores": [1.0] * 5}
+        for name in table1.OBJECTIVES
+    ]
+    assert list(table1.missing(runs, ["Swimmer-v5"], 1, marks=5)) == []
+    assert list(table1.missing(runs, ["Swimmer-v5"], 2, marks=6)) == [
+        ("Swimmer-v5", 0),
+        ("Swimmer-v5", 1),
+    ]
+    assert [table1.end_of(mark) for mark in (1, 5, 20)] == [25, 122, 488]
+
+
 def test_stored_runs_are_balanced_and_of_the_settings_of_the_code(stored: dict[str, Any]) -> None:
     assert stored["settings"] == json.loads(json.dumps(asdict(table1.SETTINGS)))
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}

@@ -1,68 +1,59 @@
 """Train with every bug of `ppo_lib.book.bugs`, and without, and store the learning curves.
 
-Usage: ``python tools/bugs.py [--processes N] [BUG …]``; some six minutes on two free cores for all,
-and for the right runs without a clip that stand beside no bug.
-With bugs named, the stored runs of the others are kept.  Every bug has the seeds and the
-settings of the right runs beside it; no setting was chosen on these seeds.
+Usage: ``python tools/bugs.py [--only BUG …] [--data FILE] [--processes N]``; some six minutes on
+two free cores for all, and for the right runs that stand beside no bug.  A command that was
+interrupted goes on where it stopped.  Every bug has the seeds and the settings of the right runs
+beside it; no setting was chosen on these seeds.
 """
 
-import argparse
-import json
-import subprocess
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from itertools import product
+from typing import Any
 
-import torch
-from experiments import ROOT, processor
-from stored import store
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
 
 from ppo_lib.book import bugs
+from ppo_lib.book.bugs import BUGS, CONTROLS, Bug
 
 DATA = ROOT / "book" / "_data" / "bugs.json"
-SEEDS = tuple(range(0, 20_000, 1000))  # far apart, so that no two runs share an environment's seed
+SEEDS = 20
+APART = 1000  #: so that no two runs share an environment's seed
 
 
-def run(task: str, name: str, changes: dict[str, object], seed: int) -> list[float]:
-    """One learning curve, in a process of its own."""
-    with bugs.planted(name):
-        return [round(score, 3) for score in bugs.curve(task, seed=seed, **changes)]
+def cases(bug: Bug) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """The cases of a bug: by name the task, what is planted, and the changed settings."""
+    planted = {bugs.right_with(bug.changes): "", bug.name: bug.name}
+    return {
+        f"{task}: {name}": (task, wrong, bug.changes)
+        for task, (name, wrong) in product(bug.tasks, planted.items())
+    }
+
+
+ALONE = {f"{task}: {bugs.right_with(c)}": (task, "", c) for task, c in CONTROLS}
+CASES = {case: what for bug in BUGS.values() for case, what in cases(bug).items()} | ALONE
+
+
+def train(jobs: list[Job]) -> list[Run]:
+    """One learning curve each."""
+    runs = []
+    for case, seed in jobs:
+        task, wrong, changes = CASES[case]
+        with bugs.planted(wrong):
+            curve = bugs.curve(task, seed=seed, **changes)
+        runs.append({"curves": [round(score, 3) for score in curve]})
+    return runs
 
 
 def main() -> None:
-    """Run the bugs named, or every one, and store after each what there is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bugs", nargs="*", choices=[[], *bugs.BUGS], metavar="BUG")
-    parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
-    named = arguments.bugs or list(bugs.BUGS)
-    runs = json.loads(DATA.read_text())["runs"] if DATA.exists() and arguments.bugs else {}
-    commit = ["git", "-C", str(DATA.parent), "rev-parse", "HEAD"]
-    made_at = {
-        "commit": subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip(),
-        "processor": processor(),
-        "seeds": list(SEEDS),
-    }
-    cases = {
-        (task, key): (name if key == name else "", bugs.BUGS[name].changes)
-        for name in named
-        for task, key in product(
-            bugs.BUGS[name].tasks, (bugs.right_with(bugs.BUGS[name].changes), name)
-        )
-    }
-    if not arguments.bugs:
-        cases |= {
-            (task, bugs.right_with(changes)): ("", changes) for task, changes in bugs.CONTROLS
-        }
-    pool = partial(ProcessPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
-    with pool(arguments.processes) as executor:
-        # The small worlds first, and the right runs before the bugs.
-        for task, key in sorted(cases, key=lambda case: case[0], reverse=True):
-            name, changes = cases[task, key]
-            curves = list(executor.map(partial(run, task, name, changes), SEEDS))
-            runs.setdefault(task, {})[key] = curves
-            store(DATA, "make bugs", made_at | {"runs": runs})
-            print(f"{task:10} {key:40} {sorted(c[-1] for c in curves)}", flush=True)
+    """Make the runs that are missing, those of the small worlds first."""
+    args = arguments(__doc__, seeds=SEEDS, cases=BUGS).parse_args()
+    code = (*LIBRARY, "ppo_lib/book/bugs.py", "tools/bugs.py")
+    experiment = Experiment("make bugs", args.data or DATA, code, {}, train)
+    wanted = {case for name in args.only for case in cases(BUGS[name])}
+    if len(args.only) == len(BUGS):
+        wanted |= ALONE.keys()
+    seeds = range(0, APART * args.seeds, APART)
+    jobs = ([(case, seed) for seed in seeds] for case in sorted(wanted, reverse=True))
+    experiment.go_on(jobs, args.processes)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ with the highest mean return over the budget is shown with seeds from 0 on.
 from functools import partial
 
 import numpy as np
-from experiments import ROOT, Experiment, Job, Run, arguments
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
 
 from ppo_lib.book import climbs
 
 TRIALS = range(climbs.FIRST_TRIAL, climbs.FIRST_TRIAL + 3)
 SEEDS = {"cartpole": 50, "acrobot": 20, "pendulum": 10}
-CODE = ("ppo_lib", ":!ppo_lib/book", ":!ppo_lib/shell", ":!ppo_lib/language")
-CODE += tuple(f"ppo_lib/book/{room}.py" for room in ("climbs", "fleet", "worlds"))
+CODE = LIBRARY + tuple(f"ppo_lib/book/{room}.py" for room in ("climbs", "fleet", "worlds"))
 
 
 def train(climb: str, jobs: list[Job]) -> list[Run]:

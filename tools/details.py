@@ -1,45 +1,39 @@
 """Train without some of PPO's known implementation details, one at a time, over seeds.
 
-Usage: ``python tools/details.py [--only CHANGE …] [--processes N]``; some twenty minutes of one
-core.  What is stored is kept, and a command that was interrupted goes on where it stopped.
+Usage: ``python tools/details.py [--only CHANGE …] [--seeds N] [--data FILE] [--processes N]``.  A
+command that was interrupted goes on where it stopped.
 
 What the options of `PPOConfig` do is in ``tools/options.py``; here are those changes that no
-option makes.  The base, the budget and the evaluation on CartPole are the same there and here.
+option makes.  The bases, the budgets and the evaluation are those of there.
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import gymnasium as gym
 import options
 import torch
-from stored import store
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
+from options import EPISODES, EVALUATION_SEED, earns
 from torch import Tensor, nn
 
-from ppo_lib import PPO, PPOConfig, evaluate, settings
+from ppo_lib import PPO
 from ppo_lib.distributions import DiagonalGaussian
 from ppo_lib.networks import GaussianPolicy
 from ppo_lib.normalizers import ObsNormalizer, RewardNormalizer
-from ppo_lib.policies import Policy
 from ppo_lib.ppo import Batch
 
-DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "details.json"
-CARTPOLE, PENDULUM = options.ENV_ID, "Pendulum-v1"
-#: By environment; Pendulum's budget is one at which a run with seed 100 had learned half of it.
-BASE: dict[str, PPOConfig] = {
-    CARTPOLE: options.BASE,
-    PENDULUM: replace(settings(PENDULUM), total_steps=30_720),
-}
+DATA = ROOT / "book" / "_data" / "details.json"
+CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
 SEEDS = {CARTPOLE: 50, PENDULUM: 10}
-EPISODES = options.EPISODES
+#: By environment; Pendulum's budget is one at which a run with seed 100 had learned half of it.
+BASES = {
+    CARTPOLE: options.BASES[CARTPOLE],
+    PENDULUM: replace(options.BASES[PENDULUM], total_steps=30_720),
+}
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -149,11 +143,11 @@ def in_order(batch: Batch, size: int, generator: torch.Generator) -> Iterator[Ba
 class Change:
     """What is done without a detail."""
 
+    touch: Callable[[PPO], None] | None = None
+    """Done to the trainer before it learns."""
     env_id: str = CARTPOLE
     fields: dict[str, Any] = field(default_factory=dict)
     """Of the configuration."""
-    touch: Callable[[PPO], None] | None = None
-    """Done to the trainer before it learns."""
     minibatches: Callable[..., Iterator[Batch]] | None = None
     """In place of the library's."""
     seeds: int | None = None
@@ -163,23 +157,23 @@ class Change:
 CHANGES: dict[str, Change] = {
     "base": Change(),
     "one environment": Change(fields={"num_envs": 1, "num_steps": 2048}, seeds=10),
-    "weights as torch draws them": Change(touch=draw_weights_as_torch),
-    "biases as torch draws them": Change(touch=draw_biases_as_torch),
-    "output gain 1": Change(touch=scale_output_by_one),
-    "Adam's ε 1e-8": Change(touch=divide_as_torch),
+    "weights as torch draws them": Change(draw_weights_as_torch),
+    "biases as torch draws them": Change(draw_biases_as_torch),
+    "output gain 1": Change(scale_output_by_one),
+    "Adam's ε 1e-8": Change(divide_as_torch),
     "one batch": Change(fields={"minibatch_size": 2048}),
     "minibatches in order": Change(minibatches=in_order),
-    "shared layers": Change(touch=share_layers),
-    "observations not clipped": Change(touch=leave_observations),
+    "shared layers": Change(share_layers),
+    "observations not clipped": Change(leave_observations),
     "rewards scaled": Change(fields={"normalize_rewards": True}),
-    "rewards scaled, not clipped": Change(fields={"normalize_rewards": True}, touch=leave_rewards),
-    "Pendulum": Change(PENDULUM),
-    "Pendulum, spread by state": Change(PENDULUM, touch=spread_by_state),
-    "Pendulum, clipped actions stored": Change(PENDULUM, touch=store_clipped),
-    "Pendulum, shared layers": Change(PENDULUM, touch=share_layers),
-    "Pendulum, rewards not scaled": Change(PENDULUM, {"normalize_rewards": False}),
-    "Pendulum, rewards not clipped": Change(PENDULUM, touch=leave_rewards),
-    "Pendulum, observations standardised": Change(PENDULUM, {"normalize_obs": True}),
+    "rewards scaled, not clipped": Change(leave_rewards, fields={"normalize_rewards": True}),
+    "Pendulum": Change(env_id=PENDULUM),
+    "Pendulum, spread by state": Change(spread_by_state, PENDULUM),
+    "Pendulum, clipped actions stored": Change(store_clipped, PENDULUM),
+    "Pendulum, shared layers": Change(share_layers, PENDULUM),
+    "Pendulum, rewards not scaled": Change(None, PENDULUM, {"normalize_rewards": False}),
+    "Pendulum, rewards not clipped": Change(leave_rewards, PENDULUM),
+    "Pendulum, observations standardised": Change(None, PENDULUM, {"normalize_obs": True}),
 }
 
 
@@ -189,60 +183,31 @@ def seeds_of(name: str) -> int:
     return change.seeds or SEEDS[change.env_id]
 
 
-def train(job: tuple[str, int]) -> float:
-    """One run: what its policy earns in episodes of its own, with its actions drawn."""
-    name, seed = job
-    torch.set_num_threads(1)
-    change = CHANGES[name]
+def train(jobs: list[Job]) -> list[Run]:
+    """What the policy of each run earns in episodes of its own, with its actions drawn."""
+    return [{"returns": _run(CHANGES[name], seed)} for name, seed in jobs]
+
+
+def _run(change: Change, seed: int) -> float:
     wrong = change.minibatches
     planted = patch("ppo_lib.ppo.minibatches", wrong) if wrong else nullcontext()
-    config = replace(BASE[change.env_id], seed=seed, **change.fields)
+    config = replace(BASES[change.env_id], seed=seed, **change.fields)
     with planted, PPO(change.env_id, config) as trainer:
         if change.touch is not None:
             change.touch(trainer)
         trainer.learn(show_progress=False)
-    return round(earns(trainer.policy, change.env_id, options.EVALUATION_SEED + seed), 1)
-
-
-def earns(policy: Policy, env_id: str, seed: int) -> float:
-    """The mean return of as many episodes as ``tools/options.py`` plays, in the same worlds."""
-    if gym.spec(env_id).vector_entry_point is None:
-        given = {"num_episodes": EPISODES, "seed": seed, "deterministic": False}
-        return float(evaluate(policy, env_id, **given).mean())
-    return options.earns(policy, seed, env_id)
-
-
-def missing(returns: dict[str, list[float]], named: list[str]) -> list[tuple[str, int]]:
-    """The runs that are not stored yet: CartPole's first, and every change's first seed first."""
-    left = [
-        (name, seed) for name in named for seed in range(len(returns.get(name, ())), seeds_of(name))
-    ]
-    return sorted(left, key=lambda job: (CHANGES[job[0]].env_id, job[1] // 5))
+    return round(earns(trainer.policy, change.env_id, EVALUATION_SEED + seed), 1)
 
 
 def main() -> None:
-    """Make the runs that are missing, and store as they come."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=list(CHANGES), default=list(CHANGES))
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--processes", type=int, default=2)
-    args = parser.parse_args()
-    base = json.loads(json.dumps({env_id: asdict(config) for env_id, config in BASE.items()}))
-    returns: dict[str, list[float]] = {}
-    if args.data.is_file():
-        kept = json.loads(args.data.read_text(encoding="utf-8"))
-        if kept["base"] != base:
-            parser.error(f"{args.data} has another base, expected that of the code: remove it")
-        returns = kept["returns"]
-    jobs = missing(returns, args.only)
-    with ProcessPoolExecutor(args.processes) as executor:
-        runs = executor.map(train, jobs)
-        for done, ((name, _), earned) in enumerate(zip(jobs, runs, strict=True), start=1):
-            returns.setdefault(name, []).append(earned)
-            if done % 20 == 0 or done == len(jobs):
-                ordered = {key: returns[key] for key in CHANGES if key in returns}
-                store(args.data, "make details", {"base": base, "returns": ordered})
-                print(f"{done} of {len(jobs)} runs", flush=True)
+    """Make the runs that are missing."""
+    args = arguments(__doc__, seeds=0, cases=CHANGES).parse_args()
+    settled = {"episodes": EPISODES}
+    settled |= {"bases": {env_id: asdict(BASES[env_id]) for env_id in SEEDS}}
+    code = (*LIBRARY, "ppo_lib/book/worlds.py", "tools/options.py", "tools/details.py")
+    experiment = Experiment("make details", args.data or DATA, code, settled, train)
+    jobs = ([(name, seed)] for name in args.only for seed in range(args.seeds or seeds_of(name)))
+    experiment.go_on(jobs, args.processes)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import torch
 from stored import store
 
 ROOT = Path(__file__).resolve().parents[1]
+#: What training depends on, for git.
+LIBRARY = ("ppo_lib", ":!ppo_lib/book", ":!ppo_lib/shell", ":!ppo_lib/language")
 Run = Any  #: what one run gives: columns by name, unless a subclass stores something else
 Job = tuple[str, int]  #: a case and a seed
 

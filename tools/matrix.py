@@ -57,6 +57,8 @@ with socket.socket() as s:
     fcntl.ioctl(s, 0x8914, name)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+#: Whether an interpreter can start itself, as pytest's workers and kernels do.
+AGAIN = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', '']))"
 
 
 def paths(folder: Path, *, quick: bool) -> list[str]:
@@ -88,6 +90,10 @@ def run(name: str, row: Row, named: list[str], *, quick: bool) -> bool:
                 shutil.chown(path, user.pw_uid, user.pw_gid)
             environment |= {"HOME": str(home), "TMPDIR": str(home)}
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+            again = ["setpriv", *ids, sys.executable, "-c", AGAIN]
+            if subprocess.run(again, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+                print(f"{name:8} FAILED: {row.user} may not run {Path(sys.executable).resolve()}")
+                return False
             command = ["setpriv", *ids, *command]
         if row.offline:
             command = ["unshare", "--net", sys.executable, "-c", LOOPBACK, *command]

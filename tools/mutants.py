@@ -5,7 +5,7 @@ Usage: ``python tools/mutants.py [ROOM …] [--share S] [--only TEXT]``; without
 A mutant is the library with one change: an operator, a bound, a number, a switch, a minus sign, a
 keyword, a statement.  It is dead when a test of ``tests/`` fails, or does not end.  One that lives
 must be explained in ``tools/mutants.toml``; any other ends this program with status 1.  Messages
-of errors, docstrings and type hints are not changed.
+of errors, docstrings, type hints and the looks of drawings are not changed.
 
 Everything heavy is imported once.  A process that has collected the tests runs them all, notes
 which function each of them calls, and then forks for every mutant: the functions of the changed
@@ -21,6 +21,7 @@ import copy
 import functools
 import gc
 import importlib
+import inspect
 import json
 import os
 import pickle
@@ -68,6 +69,14 @@ NAMES |= {"all": "any"}
 DROPPED = ("abs", "detach", "copy", "clone")  #: a call that is replaced by what it is called on
 #: Keywords that only guard, or say where a warning is seen.
 KEPT = ("strict", "stacklevel", "encoding", "category", "name", "doc")
+#: Keywords, and keys of dictionaries, that only say how a drawing looks.
+LOOKS = (
+    *("zorder", "fontsize", "ha", "va", "alpha", "linestyle", "boxstyle", "edgecolor"),
+    *("shrinkA", "shrinkB", "pad", "figure.dpi", "savefig.dpi", "grid.alpha"),
+    *("legend.framealpha", "lines.linewidth", "linewidth", "lw", "bbox", "bbox_inches"),
+    *("pad_inches",),
+)
+KEPT += LOOKS
 UNTOUCHED = ("annotation", "returns", "decorator_list", "bases")
 
 
@@ -128,6 +137,8 @@ def _is_words(node: ast.AST, name: str, i: int, child: Any) -> bool:
         "__name__ == '__main__'",
     ):
         return True
+    if isinstance(node, ast.Dict) and name == "values":
+        return getattr(node.keys[i], "value", None) in LOOKS
     called = _called(node)
     message = called == "require" and (name, i) == ("args", 1)
     message |= isinstance(node, ast.Raise) or (called == "warn" and name in ("args", "keywords"))
@@ -269,6 +280,8 @@ def patch(room: str, mutant: Mutant, functions: list[FunctionType]) -> bool:
     before, after = list(_codes(Changed.codes[room])), list(_codes(new))
     if [code.co_name for code in before] != [code.co_name for code in after]:
         return False
+    if _at_import(before[0]) != _at_import(after[0]):
+        return False
     pairs = {id(old): code for old, code in zip(before, after, strict=True)}
     for function in functions:
         code = pairs[id(function.__code__)]
@@ -276,6 +289,14 @@ def patch(room: str, mutant: Mutant, functions: list[FunctionType]) -> bool:
             return False
         function.__code__ = code
     return True
+
+
+def _at_import(code: CodeType) -> tuple[Any, ...]:
+    """What a module and the classes in it do at import, their functions and lambdas aside."""
+    inner = [x for x in code.co_consts if isinstance(x, CodeType)]
+    constants = [repr(x) for x in code.co_consts if not isinstance(x, CodeType)]
+    classes = [_at_import(x) for x in inner if not x.co_flags & inspect.CO_OPTIMIZED]
+    return code.co_code, code.co_names, constants, classes
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -376,8 +397,10 @@ class Baseline(NamedTuple):
     def tests(self, room: str, function: int, cap: float = CAP) -> list[str]:
         """Those that could notice, file by file, the quickest first, up to `CAP` seconds."""
         touched = set(self.calls.get((room, function), ()))
-        if not touched:  # it is called, or read, at import
-            touched = {t for (r, _), tests in self.calls.items() if r == room for t in tests}
+        if not touched:  # it is called, or read, at import: by tests of files that call the room
+            calls = (tests for (r, _), tests in self.calls.items() if r == room)
+            files = {test.partition("::")[0] for tests in calls for test in tests}
+            touched = {test for test in self.seconds if test.partition("::")[0] in files}
         own = f"test_{room.rpartition('.')[2]}.py"
         cost: Counter[str] = Counter()
         for test in touched:
@@ -398,8 +421,6 @@ class Baseline(NamedTuple):
 def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
     """Run everything once, as it is."""
     session.run(items)
-    Changed.noting = False
-    del os.environ[HITS]
     for test in session.failed:
         print(f"fails without any mutant, and is left out: {test}", flush=True, file=sys.__stdout__)
     calls: dict[tuple[str, int], set[str]] = defaultdict(set)
@@ -412,7 +433,8 @@ def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
         # What a fixture has called, all tests of the file may look at.
         tests = files[name.partition("::")[0]] if phase == "(setup)" else {name}
         calls[room, int(function)] |= (tests & session.seconds.keys()) - set(session.failed)
-    return Baseline(dict(session.seconds), calls)
+    seconds = {test: x for test, x in session.seconds.items() if test not in session.failed}
+    return Baseline(seconds, calls)
 
 
 def in_session(
@@ -425,13 +447,14 @@ def in_session(
     items: list[Any],
 ) -> None:
     """The baseline, and every mutant that needs no new import; both into a file."""
-    if kept.exists():
-        Changed.noting = False
-        del os.environ[HITS]
-        baseline = pickle.loads(kept.read_bytes())
-    else:
-        baseline = first_run(session, items, folder)
-        kept.write_bytes(pickle.dumps(baseline))
+    if not kept.exists():
+        # In a process of its own: threads that it starts would not outlive a fork.
+        work_once = lambda: kept.write_bytes(pickle.dumps(first_run(session, items, folder)))  # noqa: E731
+        if forked(work_once, seconds=1e6, quiet=False) != 0:
+            raise SystemExit("the tests could not be run once")
+    Changed.noting = False
+    del os.environ[HITS]
+    baseline = pickle.loads(kept.read_bytes())
     by_name = {item.nodeid: item for item in items}
     functions: dict[str, list[FunctionType]] = defaultdict(list)
     codes = {id(c): room for room, code in Changed.codes.items() for c in _codes(code)}
@@ -443,7 +466,8 @@ def in_session(
     gc.freeze()
 
     def work(room: str, mutant: Mutant, tests: list[str]) -> None:
-        os.environ[NEW] = f"{room} {mutant.number}"
+        if mutant.number >= 0:  # or processes that a test starts would have the change
+            os.environ[NEW] = f"{room} {mutant.number}"
         try:
             possible = patch(room, mutant, functions[room])
         except Exception:
@@ -464,16 +488,14 @@ def in_session(
     right: set[str] = set()  # rooms whose tests pass when nothing was changed in this way
     for (room, number), mutant in tried.items():
         tests = chosen[room, number]
-        if room not in right and mutant.function > 0:
-            same = mutant._replace(apply=lambda: None)
+        if room not in right:
+            same = mutant._replace(apply=lambda: None, number=-1)
             seconds = sum(baseline.seconds[test] for test in tests)
             if forked(lambda: work(room, same, tests), seconds=5 * seconds + 10) != 0:  # noqa: B023
                 raise SystemExit(f"tests of {room} fail without any change")
             right.add(room)
         limit = 5 * sum(baseline.seconds[test] for test in tests) + 10
-        status: int | None = 2
-        if mutant.function > 0:
-            status = forked(lambda: work(room, mutant, tests), seconds=limit)  # noqa: B023
+        status = forked(lambda: work(room, mutant, tests), seconds=limit)  # noqa: B023
         tell(log, room, number, mutant, status)
 
 

@@ -14,19 +14,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bs4 import BeautifulSoup, Tag
+from docutils.nodes import make_id
 from sphinx.application import Sphinx
 
 CHAPTER = re.compile(r"\d\d-[\w-]+\.html")
 LINES = 14  #: of a cell that a slide shows
 ROOM = 0.9  #: of a slide, before its letters shrink
 SKIPPED = {"Summary"}
+SLIDE = re.compile(r'<section class="slide" id="slide-(\d+)" data-in="([^"]*)"')
+LINK = re.compile(
+    r'<a class="slides" href="../slides/(?P<deck>[^"]+)"'
+    r' data-sections="(?P<sections>[^"]+)">slides</a>'
+)
 
 
 class Slide(NamedTuple):
-    """One slide: the title of its section, and what stands below."""
+    """One slide: the title of its section, what stands below, and the names of those around it."""
 
     title: str
     parts: list[str]
+    names: list[str]
 
 
 def slides_of(article: Tag) -> Iterator[Slide]:
@@ -34,10 +41,10 @@ def slides_of(article: Tag) -> Iterator[Slide]:
     chapter = article.find("section")
     title = inner(chapter.find("h1"))
     opening = [str(p) for p in before_sections(chapter) if p.name in ("p", "ul")]
-    yield Slide(title, opening[:1])
+    yield Slide(title, opening[:1], [])
     goals = [part for part in opening[1:] if part.startswith("<ul")]
     if goals:
-        yield Slide("After this chapter you can", goals[:1])
+        yield Slide("After this chapter you can", goals[:1], [])
     for section in chapter.find_all("section", recursive=False):
         yield from slides_of_section(section)
 
@@ -52,20 +59,23 @@ def before_sections(chapter: Tag) -> Iterator[Tag]:
 
 def slides_of_section(section: Tag) -> Iterator[Slide]:
     """The slides of a section, and of those in it: as many pieces on each as there is room for."""
-    title = inner(section.find(["h2", "h3"]))
-    if section.find(["h2", "h3"]).get_text().rstrip("#") in SKIPPED:
+    title = inner(heading(section))
+    if heading(section).get_text().rstrip("#") in SKIPPED:
         return
+    around = [*section.find_parents("section")[:-1], section]
+    titles = [heading(each).get_text().rstrip("#").replace("’", "'") for each in around]
+    names = [make_id(title) for title in titles]
     parts: list[str] = []
     room = ROOM
     for piece in pieces(section):
         need = sum(size(part) for part in piece)
         if parts and need > room:
-            yield Slide(title, parts)
+            yield Slide(title, parts, names)
             parts, room = [], ROOM
         parts += piece
         room -= need
     if parts:
-        yield Slide(title, parts)
+        yield Slide(title, parts, names)
     for inside in section.find_all("section", recursive=False):
         yield from slides_of_section(inside)
 
@@ -119,12 +129,17 @@ def worth_showing(block: Tag) -> Iterator[str]:
             yield str(output)
 
 
-def inner(heading: Tag) -> str:
+def heading(section: Tag) -> Tag:
+    """The heading of a section."""
+    return section.find(["h2", "h3"])
+
+
+def inner(title: Tag) -> str:
     """The words of a heading, without the link to itself."""
-    heading = copy(heading)
-    for link in heading.select("a.headerlink"):
+    title = copy(title)
+    for link in title.select("a.headerlink"):
         link.decompose()
-    return heading.decode_contents().strip()
+    return title.decode_contents().strip()
 
 
 def deck(page: Path) -> str:
@@ -142,7 +157,8 @@ def deck(page: Path) -> str:
     for number, slide in enumerate(slides, 1):
         level = "h1" if number == 1 else "h2"
         sections.append(
-            f'<section class="slide" id="slide-{number}"><div class="content">'
+            f'<section class="slide" id="slide-{number}" data-in="{" ".join(slide.names)}">'
+            '<div class="content">'
             f"<{level}>{slide.title}</{level}>{''.join(slide.parts)}</div></section>"
         )
     html = f"""<!DOCTYPE html>
@@ -172,6 +188,32 @@ def deck(page: Path) -> str:
     return re.sub(r'href="([^"]*)"', lambda m: f'href="{moved(m[1], page.name)}"', html)
 
 
+def numbered(page: str, folder: Path) -> str:
+    """The page for teachers, in which links to slides say which ones they are.
+
+    Args:
+        page: its HTML.
+        folder: where the decks are.
+
+    Raises:
+        ValueError: if a section that is named there has no slide.
+    """
+
+    def number(link: re.Match[str]) -> str:
+        slides = SLIDE.findall((folder / link["deck"]).read_text(encoding="utf-8"))
+        ends = []
+        for section in link["sections"].split():
+            inside = [int(n) for n, names in slides if section in names.split()]
+            if not inside:
+                raise ValueError(f"{link['deck']} has no slide of {section}")
+            ends += [inside[0], inside[-1]]
+        first, last = ends[0], ends[-1]
+        name = f"{first} to {last}" if last > first else f"{first}"
+        return f'<a class="slides" href="../slides/{link["deck"]}#slide-{first}">{name}</a>'
+
+    return LINK.sub(number, page)
+
+
 def moved(link: str, page: str) -> str:
     """A link of a page, as it reads from the folder of the decks."""
     if link.startswith("#"):
@@ -191,6 +233,9 @@ def make(app: Sphinx, error: Any) -> None:
     with ProcessPoolExecutor(2) as executor:
         for page, html in zip(pages, executor.map(deck, pages), strict=True):
             (folder / page.name).write_text(html, encoding="utf-8")
+    plans = Path(app.outdir, "book", "for-teachers.html")
+    if plans.is_file():
+        plans.write_text(numbered(plans.read_text(encoding="utf-8"), folder), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -3,8 +3,8 @@
 A minibatch of 64 steps is so little work that most of a gradient step is spent on its way there.
 So R runs that differ in their objectives alone go side by side: their weights lie along a first
 axis, and one product of batches of matrices takes all of them one step further.  The rollouts,
-the advantages, the minibatches and the losses are the library's own functions, and
-``tests/test_table1.py`` holds a stack against `PPO`.
+the advantages, the minibatches and the critic's loss are the library's own functions, and
+``tests/test_table1.py`` holds a stack, and each gradient, against `PPO`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,7 @@ from ppo_lib.distributions import DiagonalGaussian
 from ppo_lib.envs import make_envs
 from ppo_lib.networks import make_networks
 from ppo_lib.normalizers import ObsNormalizer
-from ppo_lib.objectives import (
-    adapt_kl_coef,
-    clipped_surrogate_loss,
-    kl_penalty_loss,
-    value_loss,
-)
+from ppo_lib.objectives import adapt_kl_coef, importance_ratio, value_loss
 from ppo_lib.policies import Policy
 from ppo_lib.ppo import Batch, minibatches
 from ppo_lib.returns import gae
@@ -128,14 +123,22 @@ class StackedPPO:
         self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, c.learning_rate, eps=1e-5, fused=True)
         self.kl_coef = torch.tensor([x.kl_coef for x in configs])
+        self.penalised = torch.tensor([float(x.loss == "kl") for x in configs])
+        ranges = [1e30 if x.loss == "kl" else x.clip_range for x in configs]
+        self.clip_ranges = torch.tensor(ranges)
         self.returns = np.zeros(num_runs)
         self.episodes: list[list[tuple[int, float]]] = [[] for _ in configs]
         self.kls: list[Tensor] = []
         self.ended: list[int | None] = [None] * num_runs
 
-    def learn(self, watch: Callable[[], None] | None = None) -> None:
-        """Train all runs for what is left of ``total_steps`` each; ``watch`` after every update."""
-        while len(self.kls) < self.config.num_updates:
+    def learn(self, watch: Callable[[], None] | None = None, until: int | None = None) -> None:
+        """Train all runs for what is left of ``total_steps``, or ``until`` so many updates.
+
+        Args:
+            watch: called after every update.
+            until: at most `PPOConfig.num_updates`.
+        """
+        while len(self.kls) < (until or self.config.num_updates):
             rollout = self.collector.collect(self.policy, self.config.num_steps, self.generator)
             self.update(rollout)
             self._count(rollout)
@@ -202,25 +205,17 @@ class StackedPPO:
     def loss(self, mb: Batch) -> Tensor:
         """The sum over the runs of what `PPO.loss` is for each; no run has a part in another's."""
         dist, params = self.policy.dist, self.policy(mb.obs)
-        log_probs = dist.log_prob(params, mb.actions)
+        ratios = importance_ratio(dist.log_prob(params, mb.actions), mb.log_probs)
         advantages = mb.advantages
         if self.config.normalize_advantages:
             spread = advantages.std(0) + 1e-8
             advantages = (advantages - advantages.mean(0)) / spread
-        weighted = log_probs, mb.log_probs, advantages
-        loss = self.config.vf_coef * value_loss(self.values(mb.obs), mb.returns) * len(self.configs)
-        for ranges in sorted({x.clip_range for x in self.configs if x.loss == "clip"}):
-            runs = self._runs(lambda x, e=ranges: x.loss == "clip" and x.clip_range == e)
-            mine = (x[:, runs] for x in weighted)
-            loss = loss + clipped_surrogate_loss(*mine, clip_range=ranges) * len(runs)
-        if runs := self._runs(lambda x: x.loss == "kl"):
-            mine = (x[:, runs] for x in weighted)
-            kl = dist.kl(mb.dist_params[:, runs], params[:, runs]) * self.kl_coef[runs]
-            loss = loss + kl_penalty_loss(*mine, kl, kl_coef=1.0) * len(runs)
-        return loss
-
-    def _runs(self, wanted: Callable[[PPOConfig], bool]) -> list[int]:
-        return [r for r, config in enumerate(self.configs) if wanted(config)]
+        # Without a clip ε is beyond any ratio, and without a penalty β is 0.
+        bounds = advantages + self.clip_ranges * advantages.abs()
+        penalties = self.kl_coef * self.penalised * dist.kl(mb.dist_params, params)
+        losses = penalties - torch.minimum(ratios * advantages, bounds)
+        critics = value_loss(self.values(mb.obs), mb.returns) * len(self.configs)
+        return losses.mean(0).sum() + self.config.vf_coef * critics
 
     def stop_the_lost(self) -> None:
         """Take a run whose gradient is not finite out of the training, as `PPO` would refuse it."""

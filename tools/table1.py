@@ -1,9 +1,9 @@
 """Run the experiment behind Table 1 of the PPO paper, and store what each run earned.
 
-Usage: ``python tools/table1.py [ENV_ID …] [--seeds N] [--processes N]``; hours, and as many as it
-is given.  The quickest environment comes first, and within it a seed of all objectives before the
-next seed.  Every run is stored at twenty marks on its way, and a command that was interrupted goes
-on from the last one, in new episodes.
+Usage: ``python tools/table1.py [ENV_ID …] [--seeds N] [--marks N] [--processes N]``; hours, and as
+many as it is given.  The quickest environment comes first, and within it a seed of all objectives
+before the next seed.  Every run is stored at twenty marks on its way, and a command that was
+interrupted, or was to stop at a mark, goes on from the last one, in new episodes.
 
 The objectives are trained side by side, see `stack`.  Needs ``gymnasium[mujoco]``, which
 ``make table1`` installs.
@@ -24,14 +24,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from experiments import LIBRARY, ROOT, made_at
 from stack import StackedPPO
 from stored import store
 
 from ppo_lib import PPOConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "book" / "_data" / "table1.json"
 CHECKPOINTS = ROOT / "checkpoints"
+CODE = (*LIBRARY, "tools/stack.py", "tools/table1.py")
 #: The paper's seven, the quickest to step first.
 ENV_IDS = (
     "InvertedPendulum-v5",
@@ -94,8 +95,8 @@ def configs(seed: int) -> list[PPOConfig]:
     return [replace(SETTINGS, seed=seed, **o.changes) for o in OBJECTIVES.values()]
 
 
-def train(env_id: str, seed: int, data: Path = DATA) -> str:
-    """One seed of all objectives, side by side; stored at each of `MARKS` marks.
+def train(env_id: str, seed: int, marks: int, data: Path = DATA) -> str:
+    """One seed of all objectives, side by side, up to a mark; stored at each on the way.
 
     A run whose numbers leave the range of float32 ends there; its score is that of the episodes
     before.
@@ -103,7 +104,7 @@ def train(env_id: str, seed: int, data: Path = DATA) -> str:
     torch.set_num_threads(1)
     kept = CHECKPOINTS / f"table1-{env_id}-{seed}.pt"
     stack = StackedPPO(env_id, configs(seed), [o.fixed for o in OBJECTIVES.values()])
-    seconds, started = 0.0, time.process_time()
+    seconds, started, made = 0.0, time.process_time(), made_at(CODE)
     if kept.is_file():
         state = torch.load(kept, weights_only=False)
         stack.load_state_dict(state["stack"])
@@ -115,14 +116,20 @@ def train(env_id: str, seed: int, data: Path = DATA) -> str:
             return
         spent = seconds + time.process_time() - started
         rows = [row(stack, r, env_id, name, mark, spent) for r, name in enumerate(OBJECTIVES)]
-        with_lock(data, rows)
+        with_lock(data, [each | made for each in rows])
         torch.save({"stack": stack.state_dict(), "seconds": spent}, kept.with_suffix(".new"))
         kept.with_suffix(".new").replace(kept)
 
-    stack.learn(watch)
+    stack.learn(watch, end_of(marks))
     stack.envs.close()
-    kept.unlink()
-    return f"{env_id} seed {seed}: {seconds + time.process_time() - started:.0f} s"
+    if marks == MARKS:
+        kept.unlink()
+    return f"{env_id} seed {seed}, mark {marks}: {seconds + time.process_time() - started:.0f} s"
+
+
+def end_of(mark: int) -> int:
+    """The updates that a run has done at a mark, the first of which is 1."""
+    return -(-mark * SETTINGS.num_updates // MARKS)
 
 
 def row(
@@ -131,7 +138,7 @@ def row(
     """What is stored of a run: at each mark so far the mean return of its last episodes."""
     updates = np.array([update for update, _ in stack.episodes[r]])
     returns = np.array([earned for _, earned in stack.episodes[r]])
-    ends = [-(-(mark + 1) * SETTINGS.num_updates // MARKS) for mark in range(marks)]
+    ends = (end_of(mark + 1) for mark in range(marks))
     scores = [returns[updates < end][-LAST:].mean() for end in ends]
     last, config = stack.ended[r], stack.configs[r]
     return {
@@ -191,10 +198,10 @@ def earns_at_random(env_id: str, episodes: int = LAST) -> float:
 
 
 def missing(
-    runs: list[dict[str, Any]], env_ids: Sequence[str], seeds: int
+    runs: list[dict[str, Any]], env_ids: Sequence[str], seeds: int, marks: int = MARKS
 ) -> Iterator[tuple[str, int]]:
-    """The seeds that are not complete yet, in the order in which they are to be made."""
-    whole = {(r["env_id"], r["seed"], r["objective"]) for r in runs if len(r["scores"]) == MARKS}
+    """The seeds that are not at a mark yet, in the order in which they are to be made."""
+    whole = {(r["env_id"], r["seed"], r["objective"]) for r in runs if len(r["scores"]) >= marks}
     for env_id in env_ids:
         for seed in range(seeds):
             if not {(env_id, seed, name) for name in OBJECTIVES} <= whole:
@@ -206,9 +213,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env_ids", nargs="*", choices=[[], *ENV_IDS], metavar="ENV_ID")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--marks", type=int, default=MARKS, help="how many of the run are wanted")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
-    jobs = list(missing(load(DATA)["runs"], args.env_ids or ENV_IDS, args.seeds))
+    jobs = missing(load(DATA)["runs"], args.env_ids or ENV_IDS, args.seeds, args.marks)
+    jobs = [(*job, args.marks) for job in jobs]
     with ProcessPoolExecutor(args.processes) as executor:
         for done in executor.map(train, *zip(*jobs, strict=True)):
             print(done, flush=True)

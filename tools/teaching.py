@@ -1,9 +1,13 @@
-"""A Sphinx extension: the directive ``teaching`` lists what a teacher takes from each chapter.
+"""A Sphinx extension: what a teacher takes from each chapter.
 
-Chapter, slides, and the exercises with the minutes that they take, all from the notebooks.
+The directive ``teaching`` lists chapter, slides, and the exercises with the minutes that they take,
+all from the notebooks; ``lectures`` makes the plan of an hour for each chapter from
+``book/lectures.toml``.
 """
 
 import re
+import tomllib
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +56,78 @@ def table() -> list[str]:
     return rows
 
 
+LECTURES = ledger.BOOK / "lectures.toml"
+
+
+class Part(NamedTuple):
+    """A part of a lecture: some sections, or an exercise."""
+
+    minutes: int
+    sections: list[str]  #: whose slides are shown, from the first to the last
+    does: str
+    exercise: Exercise | None = None
+
+
+def lectures() -> dict[int, list[Part]]:
+    """The hour of each chapter; an exercise brings its minutes from the notebook."""
+    plans = tomllib.loads(LECTURES.read_text(encoding="utf-8"))
+    found = {}
+    for number, path in ledger.chapters().items():
+        known = {e.label: e for e in exercises(path)}
+        found[number] = [
+            Part(row["minutes"], row["sections"], row["does"])
+            if "sections" in row
+            else Part(known[row["exercise"]].minutes, [], "", known[row["exercise"]])
+            for row in plans[f"{number:02d}"]
+        ]
+    return found
+
+
+def plan(path: Path, parts: list[Part]) -> list[str]:
+    """The hour of a chapter as a Markdown table.
+
+    How many slides a section has is known when the decks are made: `slides` puts the numbers in.
+    """
+    table = ["| minutes | slides | what to do |", "|---|---|---|"]
+    start = 0
+    for part in parts:
+        end = start + part.minutes
+        shown, does = "", part.does
+        if part.exercise:
+            to = f"{path.stem}.html#{part.exercise.label}"
+            does = f'The exercise <a href="{to}">{escape(part.exercise.title)}</a>.'
+        else:
+            first, last = (nodes.make_id(part.sections[i]) for i in (0, -1))
+            shown = (
+                f'<a class="slides" href="../slides/{path.stem}.html"'
+                f' data-sections="{first} {last}">slides</a>'
+            )
+        table.append(f"| {start} to {end} | {shown} | {does} |")
+        start = end
+    return table
+
+
+def title_of(path: Path) -> str:
+    """The title of a chapter."""
+    return nbformat.read(path, as_version=4).cells[0].source.split("\n")[0].removeprefix("# ")
+
+
+class Lectures(SphinxDirective):
+    """``{lectures}``, without arguments."""
+
+    def run(self) -> list[nodes.Node]:
+        """A section for each chapter, with its table."""
+        self.env.note_dependency(str(LECTURES))
+        found = []
+        for number, parts in lectures().items():
+            path = ledger.chapters()[number]
+            section = nodes.section("", ids=[f"hour-{number}"])
+            section += nodes.title("", f"{number}. {title_of(path)}")
+            self.state.nested_parse(StringList(plan(path, parts), "lectures"), 0, section)
+            found.append(section)
+        return found
+
+
 class Teaching(SphinxDirective):
     """``{teaching}``, without arguments."""
 
@@ -65,6 +141,7 @@ class Teaching(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Nothing but the directive."""
+    """Nothing but the directives."""
     app.add_directive("teaching", Teaching)
+    app.add_directive("lectures", Lectures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -41,6 +41,7 @@ TEXT, SMALLEST = 16.0, 9.5
 COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
 RASTER = re.compile(r'(?<=href="data:image/png;base64,)[^"]+')
 SIZE = re.compile(r'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"')
+MARKS = re.compile(r'(?:(?<=#)|(?<= id="))[mp][0-9a-f]{10}\b')
 LETTERS = re.compile(r"scale\(([\d.]+) -\1\)")
 PICTURE = re.compile(r'<img\b[^>]*?\bsrc="(?P<src>[^"]*_images/(?P<file>[^"/]+\.svg))"[^>]*>')
 
@@ -80,6 +81,13 @@ def dark_svg(drawn: str) -> str:
     return text.replace("<svg ", f'<svg fill="{DARK["#000000"]}" ', 1)
 
 
+def light(drawn: str) -> str:
+    """A drawing whose marks have short names: a figure of dots names them thousands of times."""
+    names: dict[str, str] = {}
+    short = MARKS.sub(lambda found: names.setdefault(found[0], f"m{len(names)}"), drawn)
+    return short.replace(' xlink:href="#', ' href="#')
+
+
 def letters(drawn: str) -> list[float]:
     """The sizes of the letters of a drawing, in its own units, smallest first.
 
@@ -116,7 +124,7 @@ def drawings(body: str, sources: dict[str, Path], folder: Path) -> Iterator[tupl
             continue
         twin = f"{Path(match['file']).stem}-dark.svg"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / twin).write_text(dark_svg(drawn), encoding="utf-8")
+        (folder / twin).write_text(dark_svg(light(drawn)), encoding="utf-8")
         wide, narrow = widths(drawn)
         tag = match[0]
         if "style=" not in tag:
@@ -124,12 +132,12 @@ def drawings(body: str, sources: dict[str, Path], folder: Path) -> Iterator[tupl
             tag = tag.replace("<img ", f'<img style="{size}" ', 1)
         tag = re.sub(r' class="([^"]*)"', "", tag)
         given = re.search(r' class="([^"]*)"', match[0])
-        light, other = (
+        day, night = (
             tag.replace("<img ", f'<img class="dark-light {name}" ', 1)
             for name in ("in-light", "in-dark")
         )
-        other = other.replace(match["file"], twin)
-        yield match[0], f'<span class="drawing {given[1] if given else ""}">{light}{other}</span>'
+        night = night.replace(match["file"], twin)
+        yield match[0], f'<span class="drawing {given[1] if given else ""}">{day}{night}</span>'
 
 
 def pair(app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
@@ -145,7 +153,18 @@ def pair(app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree
         context["body"] = body
 
 
+def lighten(app: Sphinx, error: Any) -> None:
+    """Make the drawings light that Sphinx has put among the pages."""
+    if error or app.builder.format != "html":
+        return
+    for name in app.builder.images.values():
+        path = Path(app.outdir, "_images", name)
+        if path.suffix == ".svg":
+            path.write_text(light(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Run when the text of a page is HTML."""
+    """Run when the text of a page is HTML, and when all pages are there."""
     app.connect("html-page-context", pair)
+    app.connect("build-finished", lighten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

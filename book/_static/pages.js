@@ -73,6 +73,13 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const kind of ["mouseleave", "blur", "click"]) link.addEventListener(kind, hide);
   }
 
+  // What a cell has printed in three columns or far apart keeps its lines, and scrolls where it is
+  // too wide; other lines wrap.
+  for (const printed of document.querySelectorAll(".cell_output .stream pre")) {
+    const lines = printed.textContent.split("\n").filter((line) => /\S {2,}\S.* {2,}\S|\S {4,}\S/.test(line));
+    printed.classList.toggle("columns", lines.length > 2);
+  }
+
   // A film can be stopped; it stands still from the start where less motion is asked for.
   for (const film of document.querySelectorAll("picture.film")) {
     const still = film.querySelector("source");
@@ -127,7 +134,7 @@ document.addEventListener("DOMContentLoaded", () => {
       if (widths.get(box) === box.clientWidth) continue;
       widths.set(box, box.clientWidth);
       const table = box.querySelector("table");
-      table.classList.remove("tight", "stacked");
+      table.classList.remove("tight", "stacked", "even");
       // A row of more than a few lines reads better as a list.
       const fits = () => box.scrollWidth <= box.clientWidth + 1 && ![...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150);
       for (const kind of ["tight", "stacked"]) {
@@ -135,6 +142,8 @@ document.addEventListener("DOMContentLoaded", () => {
         if (kind === "stacked") names(table);
         table.classList.add(kind);
       }
+      // Of two columns neither is pressed together.
+      table.classList.toggle("even", innerWidth <= 600 && [...table.rows].some((row) => row.cells.length === 2 && row.offsetHeight > 150));
     }
   };
   const reach = () => {
@@ -163,4 +172,77 @@ document.addEventListener("DOMContentLoaded", () => {
   addEventListener("resize", soon);
   document.addEventListener("toggle", soon, true);
   document.addEventListener("click", soon);
+});
+
+// Under each result of the search stands the sentence that has most of what was asked for; the
+// page that searches brings the sentences of all others with it.
+document.addEventListener("DOMContentLoaded", () => {
+  const out = document.getElementById("search-results");
+  if (!out || !window.sentences) return;
+  const asked = new URLSearchParams(location.search).get("q") ?? "";
+  const LENGTH = 220;
+  const seen = new Set();
+  let stems = null;
+  // The stem of "entropy" is "entropi".
+  const begins = (word, stem) => [...stem].every((letter, i) => word[i] === letter) ? stem : stem.slice(0, -1);
+  // Where a word begins so: "ppo" is not in "suppose".
+  const begin = (stem) => new RegExp(`(?<![\\p{L}\\p{N}])${stem}`, "iu");
+  // How many of the words a sentence has, and half a word more where it has them as they stand.
+  const score = (sentence) => {
+    const small = sentence.toLowerCase();
+    const had = stems.filter((stem) => begin(stem).test(sentence)).length;
+    // A heap of words, as the name of an argument, is no sentence.
+    return sentence.length < 24 ? -1 : had && had + (small.includes(asked.toLowerCase().trim()) ? 0.5 : 0);
+  };
+  const line = (item) => {
+    if (item.querySelector(".context")) return;
+    const stemmer = new Stemmer();
+    const words = asked.toLowerCase().split(/[^\p{L}\p{N}_]+/u).filter((word) => word && !stopwords.includes(word));
+    stems ??= [...new Set(words.map((word) => begins(word, stemmer.stemWord(word))))];
+    const link = item.querySelector("a");
+    const [file, anchor] = link.getAttribute("href").split("#");
+    const all = window.sentences[file.replace(/\.html$/, "")] ?? [];
+    const here = all.slice(1).filter(([id]) => id === anchor);
+    let best = null;
+    for (const [id, title, lines] of here.length ? here : all) {
+      for (const sentence of lines) {
+        const had = score(sentence);
+        if (!best || had > best.had) best = { id, title, sentence, had };
+      }
+    }
+    if (!best) return;
+    // Sphinx lists a page again where it was found in another way.
+    const place = [file, best.id, best.sentence].join();
+    if (seen.has(place)) return item.remove();
+    seen.add(place);
+    // An entry of the index has the title of its page: say which section it is.
+    if (here.length && !item.querySelector(":scope > span") && all[0][1] !== best.title && !link.textContent.includes(" > ")) link.append(` > ${best.title}`);
+    const said = document.createElement("p");
+    said.className = "context";
+    if (!here.length && best.id !== all[0][0]) {
+      const section = document.createElement("a");
+      section.href = `${file}#${best.id}`;
+      section.textContent = best.title;
+      said.append(section, ": ");
+    }
+    const first = Math.min(...stems.map((stem) => best.sentence.search(begin(stem))).filter((at) => at >= 0), best.sentence.length);
+    const from = first + 60 < LENGTH || first === best.sentence.length ? 0 : best.sentence.lastIndexOf(" ", first - 60) + 1;
+    const piece = best.sentence.slice(from, from + LENGTH);
+    const more = from + LENGTH < best.sentence.length;
+    const shown = (from ? "… " : "") + (more ? piece.slice(0, piece.lastIndexOf(" ")) + " …" : piece);
+    const found = new RegExp(`((?<![\\p{L}\\p{N}])(?:${stems.join("|")})[\\p{L}\\p{N}_]*)`, "iu");
+    for (const [i, part] of (stems.length ? shown.split(found) : [shown]).entries()) {
+      if (i % 2) said.append(Object.assign(document.createElement("mark"), { textContent: part }));
+      else said.append(part);
+    }
+    item.append(said);
+  };
+  const lines = () => {
+    out.querySelectorAll("ul.search > li").forEach(line);
+    const status = out.querySelector(".search-summary");
+    const said = status?.textContent.replace(/\d+ page\(s\) matching the search query/, seen.size === 1 ? "one place" : `${seen.size} places`);
+    if (status && said !== status.textContent) status.textContent = said;
+  };
+  new MutationObserver(lines).observe(out, { childList: true, subtree: true });
+  lines();
 });

@@ -7,7 +7,6 @@ the arguments of the right one.  Nothing else of the trainer changes.
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from ppo_lib import audit, ppo
+from ppo_lib.book.evidence import read_runs
 from ppo_lib.config import PPOConfig, settings
 from ppo_lib.distributions import Categorical, DiagonalGaussian
 from ppo_lib.envs import env_actions
@@ -644,7 +644,8 @@ def critic_forgotten(self: PPO) -> torch.optim.Adam:
 )
 def unseen_layer(self: PPO) -> None:
     """The policy's last layer is replaced after the optimizer was made."""
-    self.policy.net[-1] = copy.deepcopy(self.policy.net[-1])
+    if self.env_steps == 0:
+        self.policy.net[-1] = copy.deepcopy(self.policy.net[-1])
 
 
 @bug(
@@ -744,11 +745,11 @@ def called(name: str) -> str:
 
 def load(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """The stored curves, by task and by what was planted: ``[seeds, updates]`` each."""
-    runs = json.loads(Path(path).read_text(encoding="utf-8"))["runs"]
-    return {
-        task: {name: np.array(curves) for name, curves in of_task.items()}
-        for task, of_task in runs.items()
-    }
+    runs: dict[str, dict[str, np.ndarray]] = {}
+    for case, entry in read_runs(path, "make bugs")["cases"].items():
+        task, name = case.split(": ", 1)
+        runs.setdefault(task, {})[name] = np.array(entry["curves"])
+    return runs
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:

@@ -4,10 +4,12 @@ States are ``[K, n]`` float64, K numbers of n copies.  `tests/test_fleet.py` hol
 gymnasium's own.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 
 Moved = tuple[np.ndarray, np.ndarray, np.ndarray]  #: states, rewards ``[n]``, ends ``[n]``
 
@@ -125,3 +127,45 @@ def _speeds(states: np.ndarray, torque: np.ndarray) -> np.ndarray:
     second = torque + d2 / d1 * phi1 - 0.5 * spin**2 * sine - phi2
     second = second / (1.25 - d2**2 / d1)
     return np.stack([spin, bend, -(d2 * second + phi1) / d1, second])
+
+
+class Copies(VectorEnv):
+    """N copies of a world, for a `PPO`; each is reset where it is told to be.
+
+    Args:
+        world: what is copied.
+        num_envs: N.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED}
+
+    def __init__(self, world: type[World], num_envs: int) -> None:
+        self.world, self.num_envs, self.limit = world, num_envs, world.limit()
+        with gym.make(world.env_id) as env:
+            spaces = env.observation_space, env.action_space
+        self.single_observation_space, self.single_action_space = spaces
+        self.observation_space, self.action_space = (batch_space(x, num_envs) for x in spaces)
+        self.reset(seed=0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """New states where ``options["reset_mask"]`` is True, or everywhere."""
+        if seed is not None:
+            self.dice = np.random.default_rng(seed)
+        starts = self.world.starts(self.num_envs, self.dice)
+        if options is None:
+            self.states, self.counts = starts, np.zeros(self.num_envs, dtype=np.int64)
+        else:
+            which = options["reset_mask"]
+            self.states = np.where(which, starts, self.states)
+            self.counts[which] = 0
+        return self.world.sees(self.states), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One step of each copy."""
+        self.states, rewards, died = self.world.moves(self.states, actions)
+        self.counts += 1
+        return self.world.sees(self.states), rewards, died, self.counts >= self.limit, {}

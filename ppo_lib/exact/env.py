@@ -29,7 +29,6 @@ class MDPEnv(gym.Env[Any, Any]):
         self._transition = mdp.transition.cumsum(-1).numpy()
         self._reward = mdp.reward.numpy()
         self._terminal = mdp.terminal.numpy()
-        self._state = 0
 
     def reset(
         self,

@@ -194,7 +194,7 @@ def draw(
         ``num`` independent trajectories; the same one may come up more than once.
     """
     require(num >= 1, f"num is {num}, expected at least 1")
-    probs = trajectory_probs(trajectories, policy).detach()
+    probs = trajectory_probs(trajectories, policy)
     index = torch.multinomial(probs, num, replacement=True, generator=generator)
     return Trajectories(*(column[index] for column in trajectories))
 

@@ -68,7 +68,6 @@ def next_values(values: Tensor, mask: Tensor) -> Tensor:
     Returns:
         ``[T, N]``, 0 at the last token and on padding.
     """
-    _check_mask(mask)
     same_shape(values=values, mask=mask)
     below = torch.cat([values[1:], torch.zeros_like(values[:1])])
     return below.masked_fill(last_token(mask) | ~mask, 0.0)
@@ -91,7 +90,6 @@ def token_rewards(
         logarithm of the ratio of the whole text.
     """
     require(kl_coef >= 0, f"kl_coef is {kl_coef}, expected a number of at least 0")
-    _check_mask(mask)
     same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask)
     require(
         scores.shape == mask.shape[1:],

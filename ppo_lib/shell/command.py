@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,7 +33,16 @@ from ppo_lib.evaluate import evaluate
 from ppo_lib.parallel import ParallelPPO
 from ppo_lib.ppo import PPO
 from ppo_lib.shell.film import checked_film_path, save_film
-from ppo_lib.shell.keep import Interruption, Keeper, free_paths, log, refuse_existing, say
+from ppo_lib.shell.keep import (
+    Interruption,
+    Keeper,
+    free_paths,
+    locked,
+    log,
+    printing,
+    refuse_existing,
+    say,
+)
 from ppo_lib.shell.tensorboard import TensorBoard
 from ppo_lib.validate import require
 
@@ -90,19 +100,19 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
             that is taken.
 
     Returns:
-        The exit status: 0, or 1 if the last checkpoint could not be written, or 128 and the
-        number of the signal that has stopped it.
+        The exit status: 0, or 1 if training has failed or the last checkpoint could not be
+        written, or 128 and the number of the signal that has stopped it.
     """
     path = options.checkpoint
     new = path != options.resume
     if new and named:
         refuse_existing(path)
-    with (
-        _make_trainer(env_id, options) as trainer,
-        Interruption() as interruption,
-        ExitStack() as opened,
-    ):
-        first = trainer.rank == 0
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    with ExitStack() as opened:
+        if first and not new:
+            opened.enter_context(locked(path))  # before it is read
+        trainer = opened.enter_context(_make_trainer(env_id, options))
+        interruption = opened.enter_context(Interruption())
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
             how = f"in new episodes: {trainer.anew}" if trainer.anew else "to the bit"
@@ -119,26 +129,36 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
             for one in board:
                 opened.enter_context(one)
             best, keeper = _keep(trainer, options, new=new, named=named)
+            if new:
+                opened.enter_context(locked(keeper.path))
             callbacks += [*([] if best is None else [best]), *board, keeper, log()]
-        whole = True
+        whole, failed = True, False
         try:
             trainer.learn(*callbacks, interruption, show_progress=first)
         except KeyboardInterrupt:
             interruption.signal = interruption.signal or signal.SIGINT
-        except Exception as error:
-            if interruption.signal is None:
-                if first and new and trainer.env_steps == 0:
-                    keeper.remove()  # nothing was learned
-                raise
-            # It may have come to processes of environments, too.
-            say(f"the update in which {interruption.signal.name} came has failed: {error!r}")
+        except (Exception, SystemExit) as error:
+            failed = interruption.signal is None
+            if failed:
+                traceback.print_exc()
+                if first and trainer.env_steps > keeper.steps:
+                    keeper.take(trainer)  # what failed was an evaluation after the update
+            else:  # it may have come to processes of environments, too
+                say(f"the update in which {interruption.signal.name} came has failed: {error!r}")
         finally:
             # Of whatever ends it; also of a number that is not finite.
             if first:
                 whole = all([keeper.write(), best is None or best.write()])
-    stopped = interruption.signal if trainer.env_steps < total else None
+    if failed:
+        if first:
+            _report_failure(trainer, keeper, new=new)
+        return 1
+    stopped = interruption.stopped_by or interruption.signal if trainer.env_steps < total else None
     if first:
-        _report(trainer, keeper.path, best, stopped)
+        with printing():
+            _report(trainer, keeper.path, best, stopped)
+    elif stopped is not None:
+        say(f"rank {trainer.rank}: stopped by {stopped.name}")
     return 1 if not whole else 0 if stopped is None else 128 + stopped
 
 
@@ -199,8 +219,24 @@ def _report(trainer: PPO, path: Path, best: KeepBest | None, stopped: Any) -> No
         where = best.path if best.path.exists() else "not kept"
         print(f"best agent: {where}, mean return {found[1]:.1f} at {found[0]:,} steps")
     if stopped is not None:
-        print(f"stopped by {stopped.name}: --resume {path} goes on")
+        print(f"stopped by {stopped.name}: {_resume(trainer, path)} goes on")
     print(f"checkpoint: {path}")
+
+
+def _report_failure(trainer: PPO, keeper: Keeper, *, new: bool) -> None:
+    """What is left of training that has failed, on stderr after the traceback."""
+    if new and trainer.env_steps == 0:
+        keeper.remove()
+        say("failed in the first update: nothing was learned, and nothing is kept")
+    else:
+        how, steps = _resume(trainer, keeper.path), keeper.written_steps
+        say(f"failed after {trainer.env_steps:,} steps: {how} goes on from {steps:,}")
+
+
+def _resume(trainer: PPO, path: Path) -> str:
+    """The words that go on; of an environment of a module they name it, or none is imported."""
+    env_id = trainer.env_name["id"]
+    return f"{env_id} --resume {path}" if ":" in env_id else f"--resume {path}"
 
 
 def play(options: Evaluate) -> None:
@@ -219,12 +255,15 @@ def play(options: Evaluate) -> None:
     returns = evaluate(
         policy, env_id, num_episodes=options.episodes, deterministic=not options.draw, **more
     )
-    print(
-        f"{env_id}: mean return {returns.mean():.1f} over {len(returns)} episodes, "
-        f"from {returns.min():.1f} to {returns.max():.1f}"
-    )
+    with printing():
+        print(
+            f"{env_id}: mean return {returns.mean():.1f} over {len(returns)} episodes, "
+            f"from {returns.min():.1f} to {returns.max():.1f}"
+        )
     if film is not None:
-        print(f"film: {film}, {save_film(policy, env_id, film, **more)} frames")
+        frames = save_film(policy, env_id, film, **more)
+        with printing():
+            print(f"film: {film}, {frames} frames")
 
 
 def run(words: list[str]) -> int:
@@ -234,6 +273,11 @@ def run(words: list[str]) -> int:
         return 0
     env_id = None if words[0].startswith("--") else words[0]
     words = _whole_numbers(words if env_id is None else words[1:])
+    for word, following in zip(words, [*words[1:], "--"], strict=False):
+        require(
+            word not in ("--hidden-sizes", "--hidden_sizes") or not following.startswith("--"),
+            f"{word} has no value, expected the widths of the hidden layers, 64 64 say",
+        )
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?", type=Path)  # without a name tyro says so
     resume = finder.parse_known_args(words)[0].resume
@@ -288,12 +332,13 @@ def main() -> int:
     """Run the command of this process.
 
     Returns:
-        The exit status: 2 where something was refused, 130 where Ctrl-C has ended it at once, and
-        as `train` says.
+        The exit status: 2 where something was refused before training, 130 where Ctrl-C has ended
+        it at once, and as `train` says.
     """
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        with printing():
+            print(USAGE, end="")
         return 0
     try:
         with warnings.catch_warnings():

@@ -58,7 +58,11 @@ def save_film(
 
 
 def checked_film_path(path: str | Path) -> Path:
-    """The path of a film, refused unless it ends in one of `SUFFIXES` and its folder exists."""
+    """The path of a film, refused unless it ends in one of `SUFFIXES` and its folder exists.
+
+    Without pillow there is no film: that, too, is said before anything is played.
+    """
+    optional("PIL.Image", "film")
     path = Path(path)
     require(path.suffix in SUFFIXES, f"path is {path}, expected a name in {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -14,13 +14,20 @@ from typing import Any, Self
 
 import torch
 
-from ppo_lib.checkpoint import plain, state_without_history, write_checkpoint
+from ppo_lib.checkpoint import behind_links, plain, state_without_history, write_checkpoint
 from ppo_lib.ppo import PPO
 from ppo_lib.validate import require
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where two runs of one file are not told apart
+    fcntl = None  # type: ignore[assignment]
 
 SAVE_EVERY = 60.0  #: seconds between two checkpoints, once a run has lasted as long
 LOG_EVERY = 60.0  #: seconds between two lines, likewise
 FIRST_LINE = 10.0  #: seconds before the first of them
+#: Signals that stop training, as far as there are such.
+STOPPING = [x for x in signal.Signals if x.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 
 class Keeper:
@@ -38,6 +45,10 @@ class Keeper:
         options: what else is kept in it, plain data, so that `--resume` knows it.
         new: whether the file must be a new one.
 
+    Attributes:
+        steps: of the trainer as it was remembered last.
+        written_steps: of the trainer in the file.
+
     Raises:
         FileExistsError: if it must, and is there.
         OSError: if it can't be written; nothing of it is left.
@@ -52,20 +63,20 @@ class Keeper:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("xb").close()  # nobody else's from here on
         else:
-            for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+            there = behind_links(path)
+            for part in there.parent.glob(f"{glob.escape(there.name)}.*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while it wrote
-        self._take(trainer)
+        self.take(trainer)
         try:
             self._write()
         except BaseException:
             if new:
                 self.remove()
             raise
-        self._written = True
 
     def __call__(self, trainer: PPO) -> None:
         """Remember the trainer as it is, and write it if it is time."""
-        self._take(trainer)
+        self.take(trainer)
         if self._due():
             self.write()
 
@@ -77,11 +88,11 @@ class Keeper:
             self._write()
         except OSError as error:
             self._failed = True
-            say(f"checkpoint: not written at {self._state['env_steps']:,} steps: {error}")
+            say(f"checkpoint: not written at {self.steps:,} steps: {error}")
             return False
         if self._failed:
-            say(f"checkpoint: written again at {self._state['env_steps']:,} steps")
-        self._written, self._failed = True, False
+            say(f"checkpoint: written again at {self.steps:,} steps")
+        self._failed = False
         return True
 
     def remove(self) -> None:
@@ -91,7 +102,9 @@ class Keeper:
             for folder in self._folders:
                 folder.rmdir()
 
-    def _take(self, trainer: PPO) -> None:
+    def take(self, trainer: PPO) -> None:
+        """Remember the trainer as it is after an update."""
+        self.steps = trainer.env_steps
         self._state = plain(state_without_history(trainer)) | {"options": self.options}
         # Of what only ever becomes longer its length says enough.
         kept = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
@@ -101,6 +114,7 @@ class Keeper:
     def _write(self) -> None:
         history = {name: rows[:length] for name, (rows, length) in self._history.items()}
         write_checkpoint(self.path, self._state | history)
+        self._written, self.written_steps = True, self.steps
 
 
 class Interruption:
@@ -111,18 +125,18 @@ class Interruption:
 
     Attributes:
         signal: the first one that came; None before.
+        stopped_by: that or another rank's, once training has stopped for it; None before.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.stopped_by: signal.Signals | None = None
 
     def __enter__(self) -> Self:
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        numbers = [getattr(signal, name) for name in names]
         ignored = signal.SIG_IGN
         self._before = {
             number: signal.signal(number, self._come)
-            for number in numbers
+            for number in STOPPING
             if number == signal.SIGINT or signal.getsignal(number) != ignored
         }
         return self
@@ -133,7 +147,10 @@ class Interruption:
 
     def __call__(self, trainer: PPO) -> bool:
         """Whether to stop: ranks hear of it at different moments, and stop after one update."""
-        return bool(trainer.mean(torch.tensor([float(self.signal is not None)])) > 0)
+        came = trainer.mean(torch.tensor([[float(self.signal == number) for number in STOPPING]]))
+        if came.any():
+            self.stopped_by = STOPPING[int(came.argmax())]
+        return self.stopped_by is not None
 
     def _come(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None:
@@ -171,6 +188,48 @@ def refuse_existing(path: Path) -> None:
         not path.exists() and not path.is_symlink(),
         f"checkpoint is {path}, which is there already: name another file, or --resume {path}",
     )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other runs from a checkpoint, by a lock beside it that ends with this process.
+
+    Raises:
+        FileExistsError: if another run has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    there = behind_links(path)
+    lock = there.with_name(f"{there.name}.lock")
+    with lock.open("ab") as file:
+        try:
+            # Not `flock`, which processes of environments would inherit, and keep.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except (BlockingIOError, PermissionError):
+            mine = False
+        except OSError:  # a file system without locks
+            mine = True
+        if not mine:
+            raise FileExistsError(
+                f"checkpoint is {path}, which another run is kept in: wait for its end, or name "
+                "another file with --checkpoint"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """What is printed inside is out at the end; nobody need read it, as in ``… | true``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str) -> None:

@@ -1,11 +1,13 @@
 """What the front page, the map and the slides promise, in a browser."""
 
+import io
 import tomllib
 import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from test_pages import HTML, SETTLED, Listener, violations, visit
 
@@ -35,6 +37,20 @@ def test_a_film_stands_still_for_who_asks_for_less_motion(browser: Browser) -> N
     source = page.locator("picture.film img").evaluate("(image) => image.currentSrc")
     assert source.endswith("cartpole.still.webp")
     assert page.get_by_role("button", name="Play the film").is_visible()
+    context.close()
+
+
+def test_a_film_is_dark_in_the_dark_and_its_button_large_on_a_phone(browser: Browser) -> None:
+    context = browser.new_context(
+        color_scheme="dark", viewport={"width": 390, "height": 844}, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    visit(page, "book/index.html")
+    picture = page.locator("picture.film img")
+    with Image.open(io.BytesIO(picture.screenshot())) as shown:
+        ground = shown.convert("L").getpixel((shown.width - 3, 3))
+    assert ground < 40
+    assert page.get_by_role("button", name="Play the film").bounding_box()["height"] >= 40
     context.close()
 
 

@@ -15,6 +15,10 @@ AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(enc
 INSPECT, OVERFLOW, THIN = (
     (HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("inspect", "overflow", "thin")
 )
+#: Equations that have to be pushed sideways to be read, but for a sign or two.
+WIDE = """() => [...document.querySelectorAll("article div.math mjx-container")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 12)
+  .map((box) => `wide: ${box.closest("div.math").id}`)"""
 SETTLED = """async () => {
   if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
   await document.fonts.ready;
@@ -95,6 +99,7 @@ def test_page_is_whole(page: Page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": 844})
         page.evaluate(SETTLED)
         faults += page.evaluate(INSPECT) + page.evaluate(OVERFLOW)
+        faults += page.evaluate(WIDE) if width == 390 else []
     assert not faults + listener.faults
 
 
@@ -241,6 +246,17 @@ def test_a_wide_table_becomes_a_list_on_a_phone(page: Page) -> None:
     assert not entry.inner_text().startswith("meaning")
 
 
+def test_printed_columns_scroll_and_printed_lines_wrap(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, "book/08-every-option.html")
+    page.locator("pre.columns.scrolls").first.wait_for()
+    wide = page.locator(".cell_output .stream pre").evaluate_all("""(boxes) => boxes
+      .filter((box) => box.scrollWidth > box.clientWidth + 1)
+      .map((box) => [box.className, box.tabIndex, getComputedStyle(box).maskImage !== "none"])""")
+    assert len(wide) > 2
+    assert all("columns" in name and tab == 0 and fades for name, tab, fades in wide)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("name", [name for name in pages() if "book/" in name])
 def test_letters_of_drawings_can_be_read(page: Page, name: str, width: int) -> None:
@@ -270,6 +286,21 @@ def test_search_finds_the_right_page_first(page: Page, query: str) -> None:
     first = urlsplit(links.first.evaluate("(a) => a.href"))
     place = Path(unquote(first.path)).relative_to(HTML).as_posix()
     assert f"{place}#{first.fragment}".startswith(SEARCHES[query])
+    assert not listener.faults
+
+
+@pytest.mark.parametrize("query", SEARCHES)
+def test_every_result_of_a_search_shows_a_line_of_text(page: Page, query: str) -> None:
+    listener = Listener(page)
+    page.goto((HTML / "search.html").as_uri() + f"?q={query.replace(' ', '+')}")
+    page.locator(".search-summary", has_text="found").wait_for()
+    results = page.locator("#search-results ul.search > li")
+    lines = results.locator("p.context").all_inner_texts()
+    assert len(lines) == results.count() > 0
+    assert all(line.strip() and "\\" not in line for line in lines)
+    # The one place that "exploration" leads to says it in other words.
+    bold = {word[:4].lower() for word in results.locator("mark").all_inner_texts()}
+    assert query == "exploration" or bold >= {word[:4] for word in query.lower().split()}
     assert not listener.faults
 
 

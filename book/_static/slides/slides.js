@@ -60,9 +60,10 @@
   });
 
   document.documentElement.classList.add("moves");
-  addEventListener("hashchange", () => go(Number(location.hash.slice(1)) - 1 || 0));
+  const asked = () => Number(/\d+$/.exec(location.hash)?.[0]) - 1 || 0;
+  addEventListener("hashchange", () => go(asked()));
   addEventListener("resize", () => fit(slides[at]));
-  go(Number(location.hash.slice(1)) - 1 || 0);
+  go(asked());
   window.MathJax?.startup?.promise?.then(() => fit(slides[at]));
   addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => fit(slides[at])));
 }

@@ -109,6 +109,7 @@ class RewardNormalizer(RunningMoments):
     """
 
     sums: Tensor
+    limit = 10.0  #: what comes out is within ± this
 
     def __init__(self, num_envs: int, *, gamma: float) -> None:
         super().__init__(1)
@@ -133,4 +134,4 @@ class RewardNormalizer(RunningMoments):
             sums.append(self.sums)
             self.sums = self.sums.masked_fill(ends, 0.0)
         self.update(torch.stack(sums)[mask].unsqueeze(-1))
-        return (rewards / (self.var + 1e-8).sqrt().float()).clamp(-10.0, 10.0)
+        return (rewards / (self.var + 1e-8).sqrt().float()).clamp(-self.limit, self.limit)

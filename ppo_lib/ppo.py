@@ -119,8 +119,6 @@ class PPO:
                 self.close()
             raise
 
-    # ------------------------------------------------------------------ learning
-
     def learn(
         self, *callbacks: Callable[["PPO"], bool | None], show_progress: bool = True
     ) -> History:
@@ -184,7 +182,8 @@ class PPO:
             gamma=c.gamma,
             gae_lambda=c.gae_lambda,
         )
-        columns = (*rollout[:4], values, advantages, returns)  # what a `Batch` has
+        old = rollout.obs, rollout.actions, rollout.log_probs, rollout.dist_params
+        columns = (*old, values, advantages, returns)
         batch = Batch(*(column[rollout.mask].to(c.device) for column in columns))
 
         if self.optimizer is self._made_optimizer:  # another one's rates are its owner's
@@ -217,7 +216,8 @@ class PPO:
             "clip_range": self.clip_range,
         }
         if self.reward_normalizer is not None:
-            row["reward_clip_fraction"] = (rewards[rollout.mask].abs() >= 10).float().mean().item()
+            cut = rewards[rollout.mask].abs() >= self.reward_normalizer.limit
+            row["reward_clip_fraction"] = cut.float().mean().item()
         if c.loss == "kl":
             row["kl_coef"] = self.kl_coef
             with torch.no_grad(), eval_mode(self.policy):
@@ -373,8 +373,6 @@ class PPO:
         if changed and self.optimizer is self._made_optimizer:
             self.optimizer = self._made_optimizer = self._make_optimizer()
             self.optimizer.state.update({p: kept[p] for p in self.parameters if p in kept})
-
-    # ------------------------------------------------------------------ keeping
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that was learned and counted: tensors, plain numbers, strings, lists."""

@@ -209,7 +209,7 @@ def obs_tensor(obs: np.ndarray) -> Tensor:
         obs: ``[N]``, states by number, or ``[N, …]``, features of any dtype.
 
     Returns:
-        ``[N]`` int64 or ``[N, …]`` float32: integer features too are numbers to multiply.
+        ``[N]`` int64 or ``[N, …]`` float32; integer features too are numbers to multiply.
     """
     seen = torch.tensor(obs, dtype=torch.int64 if obs.ndim == 1 else torch.float32)
     check_finite("observation", seen.numpy())

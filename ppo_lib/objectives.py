@@ -223,7 +223,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
         returns: what followed, the same shape.
 
     Returns:
-        At most 1; NaN where all returns are equal or there is one alone: nothing to explain.
+        At most 1; NaN where all returns are equal or there is one alone, with nothing to explain.
     """
     same_shape(values=values, returns=returns)
     if returns.numel() < 2 or bool((returns == returns.flatten()[0]).all()):

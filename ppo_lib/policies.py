@@ -42,7 +42,7 @@ class Policy(nn.Module):
             generator: draws the actions; torch's own without it.
 
         Returns:
-            An action, or a batch: int64, ``[..., D]`` int64 or float32, or as narrow as the space.
+            An action, or a batch; int64, ``[..., D]`` int64 or float32, or as narrow as the space.
 
         Raises:
             ValueError: if an observation is not finite, or no integer where states are numbered,

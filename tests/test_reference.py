@@ -47,6 +47,16 @@ def test_a_docstring_explains_the_parameters_that_there_are(room: str) -> None:
             assert explained == list(inspect.signature(thing).parameters), name
 
 
+@pytest.mark.parametrize("room", reference.ROOMS)
+def test_what_is_returned_is_no_type(room: str) -> None:
+    """What stands before a colon in the first line would be read as one."""
+    things = list(own(room).items())
+    for name, thing in [*things, *(pair for _, x in things for pair in vars(x).items())]:
+        says = getattr(thing, "__doc__", None) or ""
+        first = re.search(r"^ *Returns:\n *(.*)", says, re.MULTILINE)
+        assert first is None or not re.search(r":( |$)", first[1]), name
+
+
 def test_public_names_of_the_package_have_an_entry() -> None:
     assert set(ppo_lib.__all__) - {"__version__"} <= reference.names().keys()
 

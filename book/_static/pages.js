@@ -98,7 +98,7 @@ document.addEventListener("DOMContentLoaded", () => {
     box.append(film, button);
   }
 
-  const BOXES = "div.math mjx-container, table.stacked mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
+  const BOXES = "div.math mjx-container, p mjx-container, li mjx-container, td mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
   // A box knows on which sides there is more.
   const ends = (box) => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
@@ -148,11 +148,17 @@ document.addEventListener("DOMContentLoaded", () => {
       table.classList.toggle("even", phone && [...table.rows].some((row) => row.cells.length === 2 && row.offsetHeight > 150));
     }
   };
+  // The block that a formula in a line of text stands in; what is inline has no width.
+  const lineOf = (box) => {
+    let block = box.parentElement;
+    while (!block.clientWidth && block !== document.body) block = block.parentElement;
+    return block;
+  };
   const reach = () => {
     fit();
     for (const box of document.querySelectorAll(BOXES)) {
-      const cell = box.closest("table.stacked td");
-      const scrolls = cell ? box.firstElementChild.offsetWidth > cell.clientWidth - 8 : box.scrollWidth > box.clientWidth + 1;
+      const line = box.matches("mjx-container:not([display])") && lineOf(box);
+      const scrolls = line ? box.firstElementChild.offsetWidth > line.clientWidth + 1 : box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
       if (scrolls) box.tabIndex = 0;
       else if (!box.matches(".answers")) box.removeAttribute("tabindex");
@@ -172,6 +178,16 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   });
   addEventListener("resize", soon);
+  // Paper is white.
+  let screen = null;
+  addEventListener("beforeprint", () => {
+    screen ??= document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    if (screen) document.documentElement.dataset.theme = screen;
+    screen = null;
+  });
   document.addEventListener("toggle", soon, true);
   document.addEventListener("click", soon);
 });

@@ -34,6 +34,7 @@ SEARCHES = {
     "exploration": "book/08-every-option.html#what-an-undecided-policy-is-paid",
     "PPO": "book/one-page.html",
     "importance sampling": "book/06-importance-sampling.html#importance-sampling",
+    "baseline": "book/03-reward-to-go-and-baseline.html#the-baseline",
     "entropy": "book/08-every-option.html",
     "install": "book/index.html#get-it-running",
 }

@@ -158,7 +158,7 @@ document.addEventListener("DOMContentLoaded", () => {
     fit();
     for (const box of document.querySelectorAll(BOXES)) {
       const line = box.matches("mjx-container:not([display])") && lineOf(box);
-      const scrolls = line ? box.firstElementChild.offsetWidth > line.clientWidth + 1 : box.scrollWidth > box.clientWidth + 1;
+      const scrolls = line ? box.firstElementChild?.offsetWidth > line.clientWidth + 1 : box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
       if (scrolls) box.tabIndex = 0;
       else if (!box.matches(".answers")) box.removeAttribute("tabindex");

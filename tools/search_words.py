@@ -14,7 +14,7 @@ WORDS = {
     ("book/index", "get-it-running"): ("install", "installation", "download"),
     ("book/01-basic-concepts", "the-goal"): ("optimal policy", "ridge"),
     ("book/02-policy-gradient", "the-policy-gradient"): ("REINFORCE", "score function"),
-    ("book/03-reward-to-go-and-baseline", "the-baseline"): ("variance reduction",),
+    ("book/03-reward-to-go-and-baseline", "the-baseline"): ("baseline", "variance reduction"),
     ("book/04-values-and-advantage", "bellman-s-equation"): ("Bellman equation",),
     ("book/05-gae", "generalised-advantage-estimation"): ("GAE", "lambda"),
     ("book/05-gae", "where-an-episode-ends"): ("time limit", "truncation"),

@@ -58,6 +58,7 @@ def draw(numbers: dict[str, str], links: dict[str, str]) -> str:
     says = {s.label: s.says for s in ledger.statements()}
     height = max(box.y for box in boxes.values()) + BOX[1] + 4
     parts = [
+        '<a class="past-the-map" href="#past-the-map">Skip the map</a>'
         f'<svg class="way" viewBox="0 0 {WIDTH} {height}" role="group"'
         ' aria-label="The way from the expected return to the clipped loss, as a map">',
         '<defs><marker id="way-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7"'
@@ -87,7 +88,7 @@ def draw(numbers: dict[str, str], links: dict[str, str]) -> str:
                 f'<title>{escape(told)}</title><path class="reach" d="{path}"/>'
                 f'<path class="line" d="{path}" marker-end="url(#way-tip)"/></a>'
             )
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, '</svg><span id="past-the-map" tabindex="-1"></span>'])
 
 
 def balanced(text: str) -> list[str]:

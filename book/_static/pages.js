@@ -98,7 +98,7 @@ document.addEventListener("DOMContentLoaded", () => {
     box.append(film, button);
   }
 
-  const BOXES = "div.math mjx-container, table.stacked mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
+  const BOXES = "div.math mjx-container, p mjx-container, li mjx-container, td mjx-container, div.math, div.highlight pre, div.cell_output pre, .pst-scrollable-table-container, .drawing";
   // A box knows on which sides there is more.
   const ends = (box) => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
@@ -107,8 +107,8 @@ document.addEventListener("DOMContentLoaded", () => {
     box.classList.toggle("more-right", scrolls && rest > 1);
   };
   document.addEventListener("scroll", (event) => event.target.matches?.(".scrolls") && ends(event.target), true);
-  // On a phone a table that is too wide gets smaller letters, and where these do not help each row
-  // becomes a list, with the names of the columns before its entries.
+  // A table that is too wide becomes a list for each row, with the names of the columns before its
+  // entries; on a phone smaller letters are tried first.
   const names = (table) => {
     const heads = [...table.tHead.rows[0].cells];
     table.setAttribute("role", "table");
@@ -119,7 +119,8 @@ document.addEventListener("DOMContentLoaded", () => {
       [...row.cells].forEach((cell, i) => {
         const name = document.createElement("span");
         cell.setAttribute("role", "cell");
-        cell.classList.toggle("empty", !cell.textContent.trim());
+        const said = [...cell.childNodes].filter((node) => !node.matches?.(".head"));
+        cell.classList.toggle("empty", !said.some((node) => node.textContent.trim()));
         if (!i || cell.querySelector(".head") || !heads[i]?.textContent.trim()) return;
         name.className = "head";
         name.setAttribute("aria-hidden", "true");
@@ -130,27 +131,34 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   let widths = new WeakMap();
   const fit = () => {
+    const phone = innerWidth <= 600;
     for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
       if (widths.get(box) === box.clientWidth) continue;
       widths.set(box, box.clientWidth);
       const table = box.querySelector("table");
       table.classList.remove("tight", "stacked", "even");
-      // A row of more than a few lines reads better as a list.
-      const fits = () => box.scrollWidth <= box.clientWidth + 1 && ![...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150);
-      for (const kind of ["tight", "stacked"]) {
-        if (innerWidth > 600 || fits() || !table.tHead) break;
+      // On a phone a row of more than a few lines reads better as a list.
+      const fits = () => box.scrollWidth <= box.clientWidth + 1 && !(phone && [...table.rows].some((row) => row.cells.length > 2 && row.offsetHeight > 150));
+      for (const kind of phone ? ["tight", "stacked"] : ["stacked"]) {
+        if (fits() || !table.tHead) break;
         if (kind === "stacked") names(table);
         table.classList.add(kind);
       }
       // Of two columns neither is pressed together.
-      table.classList.toggle("even", innerWidth <= 600 && [...table.rows].some((row) => row.cells.length === 2 && row.offsetHeight > 150));
+      table.classList.toggle("even", phone && [...table.rows].some((row) => row.cells.length === 2 && row.offsetHeight > 150));
     }
+  };
+  // The block that a formula in a line of text stands in; what is inline has no width.
+  const lineOf = (box) => {
+    let block = box.parentElement;
+    while (!block.clientWidth && block !== document.body) block = block.parentElement;
+    return block;
   };
   const reach = () => {
     fit();
     for (const box of document.querySelectorAll(BOXES)) {
-      const cell = box.closest("table.stacked td");
-      const scrolls = cell ? box.firstElementChild.offsetWidth > cell.clientWidth - 8 : box.scrollWidth > box.clientWidth + 1;
+      const line = box.matches("mjx-container:not([display])") && lineOf(box);
+      const scrolls = line ? box.firstElementChild?.offsetWidth > line.clientWidth + 1 : box.scrollWidth > box.clientWidth + 1;
       box.classList.toggle("scrolls", scrolls);
       if (scrolls) box.tabIndex = 0;
       else if (!box.matches(".answers")) box.removeAttribute("tabindex");
@@ -170,6 +178,16 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   });
   addEventListener("resize", soon);
+  // Paper is white.
+  let screen = null;
+  addEventListener("beforeprint", () => {
+    screen ??= document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    if (screen) document.documentElement.dataset.theme = screen;
+    screen = null;
+  });
   document.addEventListener("toggle", soon, true);
   document.addEventListener("click", soon);
 });

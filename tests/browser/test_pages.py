@@ -1,5 +1,6 @@
 """Every built page, opened as a file in Chromium: nothing is missing, and everybody can read it."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -34,6 +35,7 @@ SEARCHES = {
     "exploration": "book/08-every-option.html#what-an-undecided-policy-is-paid",
     "PPO": "book/one-page.html",
     "importance sampling": "book/06-importance-sampling.html#importance-sampling",
+    "baseline": "book/03-reward-to-go-and-baseline.html#the-baseline",
     "entropy": "book/08-every-option.html",
     "install": "book/index.html#get-it-running",
 }
@@ -244,6 +246,53 @@ def test_a_wide_table_becomes_a_list_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 1440, "height": 900})
     page.wait_for_function("!document.querySelector('table.stacked')")
     assert not entry.inner_text().startswith("meaning")
+
+
+def test_columns_that_do_not_fit_become_lists_on_any_screen_and_on_paper(page: Page) -> None:
+    visit(page, "book/ledger.html")
+    page.locator("table.stacked").first.wait_for()
+    wide = """() => [...document.querySelectorAll(".pst-scrollable-table-container")]
+      .filter((box) => box.scrollWidth > box.clientWidth + 1).length"""
+    empty = page.locator("td.empty").count()
+    for width, height in ((1440, 900), (390, 844), (844, 390), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate(SETTLED)
+        assert page.evaluate(wide) == 0
+        assert page.locator("td.empty").count() == empty
+    page.set_viewport_size({"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    page.evaluate(SETTLED)
+    assert page.evaluate(wide) == 0
+
+
+def test_paper_is_light_where_the_screen_is_dark(browser: Browser) -> None:
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    visit(page, "book/01-basic-concepts.html")
+    page.evaluate("""() => addEventListener("beforeprint", () => {
+      window.ink = getComputedStyle(document.querySelector("article p")).color;
+      window.paper = getComputedStyle(document.body).backgroundColor;
+    })""")
+    page.pdf()
+    ink, paper = page.evaluate("[window.ink, window.paper]")
+    assert paper == "rgb(255, 255, 255)"
+    assert max(map(int, re.findall(r"\d+", ink))) < 80
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 360])
+@pytest.mark.parametrize("name", ["07-clipping-and-the-trainer", "ledger", "13-the-evidence"])
+def test_nothing_is_cut_on_a_phone(page: Page, name: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, f"book/{name}.html")
+    page.evaluate(SETTLED)
+    cut = page.evaluate("""() => [...document.querySelectorAll("article mjx-math, article td")]
+      .filter((box) => !box.closest(".scrolls") && box.clientWidth)
+      .filter((box) => box.getBoundingClientRect().right > innerWidth
+        || (box.matches("td") && box.scrollWidth > box.clientWidth + 1))
+      .map((box) => box.textContent.slice(0, 80))""")
+    assert not cut
 
 
 def test_printed_columns_scroll_and_printed_lines_wrap(page: Page) -> None:

@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 
 from ppo_lib import PPO, PPOConfig
-from ppo_lib.envs import close_envs, make_envs
+from ppo_lib.envs import close_envs, make_envs, processes_told
 from ppo_lib.exact.env import MDPEnv
 from ppo_lib.exact.mdp import MDP, ridge
 
@@ -199,6 +199,16 @@ class Slow(gym.Env):
     def step(self, action):
         time.sleep(60 * int(action))
         return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_error_of_another_kind_stays_what_it_was(vectorization):
+    envs = make_envs("CartPole-v1", 2, vectorization=vectorization)
+    try:
+        with pytest.raises(OSError, match="a disk"), processes_told(envs):
+            raise OSError("a disk")  # and every process lives
+    finally:
+        close_envs(envs)
 
 
 @pytest.mark.parametrize("gone", ["SIGINT", "SIGTERM", "in the midst"])

@@ -920,6 +920,13 @@ def test_a_distribution_that_draws_no_actions_of_the_space_is_refused(dist, spac
         PPO(choosing(space), SMALL, policy=policy)
 
 
+def test_parameters_without_a_dimension_of_their_own_are_refused():
+    policy = Layer(DiagonalGaussian, 1, 2)
+    policy.forward = lambda obs: obs.sum(-1)
+    with pytest.raises(ValueError, match=r"parameters of shape \(\d+,\), expected \("):
+        PPO(choosing(Box(-1, 1, (1,))), SMALL, policy=policy)
+
+
 def test_a_distribution_of_ones_own_is_trained_with():
     history = PPO(choosing(Discrete(3)), SMALL, policy=Layer(Ordered, 1, 3)).learn()
     assert len(history) == SMALL.num_updates

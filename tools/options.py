@@ -1,8 +1,8 @@
 """Train with every option changed alone, in three environments, and store what each run earned.
 
-Usage: ``python tools/options.py [GROUP …] [--seeds N] [--processes N]``, of the groups cartpole,
-acrobot, pendulum and sizes, each with a file of its own.  A command that was interrupted goes on
-where it stopped.
+Usage: ``python tools/options.py [GROUP …] [--seeds N] [--first SEED] [--data FILE]``, of the groups
+cartpole, acrobot, pendulum and sizes, each with a file of its own.  A command that was interrupted
+goes on where it stopped.
 """
 
 from dataclasses import asdict, replace
@@ -125,6 +125,7 @@ def main() -> None:
     """Make the runs that are missing, a seed of all changes after the other."""
     parser = arguments(__doc__, seeds=0)
     parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP")
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     args = parser.parse_args()
     for group in args.groups or GROUPS:
         env_id, cases, seeds = GROUPS[group]
@@ -133,7 +134,8 @@ def main() -> None:
         code = (*LIBRARY, "ppo_lib/book/worlds.py", "tools/options.py")
         path, make = args.data or data(group), partial(train, group)
         experiment = Experiment("make options", path, code, settled, make, told)
-        jobs = ([(case, seed) for case in cases] for seed in range(args.seeds or seeds))
+        chosen = range(args.first, args.first + (args.seeds or seeds))
+        jobs = ([(case, seed) for case in cases] for seed in chosen)
         experiment.go_on(jobs, args.processes)
 
 

@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
-from ppo_lib.envs import check_wrappers, latest_version, obs_tensor
+from ppo_lib.envs import check_wrappers, latest_version, narrow_dtype, obs_tensor
 from ppo_lib.networks import GaussianPolicy, make_networks
 from ppo_lib.policies import Policy
 from ppo_lib.rollout import Collector
@@ -392,9 +392,9 @@ def describe_spaces(obs_space: gym.Space[Any], action_space: gym.Space[Any]) -> 
         else ["Box", *space.shape]
         for space in (obs_space, action_space)
     ]
-    drawn = np.float32 if isinstance(action_space, Box) else np.int64
-    if not np.can_cast(drawn, action_space.dtype):
-        described[1][0] += f" {action_space.dtype}"
+    narrow = narrow_dtype(action_space)
+    if narrow is not None:
+        described[1][0] += f" {narrow}"
     return described
 
 

@@ -202,6 +202,12 @@ def check_envs(envs: VectorEnv) -> None:
     )
 
 
+def narrow_dtype(space: gym.Space[Any]) -> np.dtype[Any] | None:
+    """The dtype of an action space that can't hold what is drawn, float32 or int64; else None."""
+    drawn = np.float32 if isinstance(space, gym.spaces.Box) else np.int64
+    return None if np.can_cast(drawn, space.dtype) else space.dtype
+
+
 def obs_tensor(obs: np.ndarray) -> Tensor:
     """A copy of the observations; refused unless they are finite.
 

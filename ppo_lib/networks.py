@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from ppo_lib.envs import actions_in
+from ppo_lib.envs import actions_in, narrow_dtype
 from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import Policy, eval_mode
 from ppo_lib.validate import require
@@ -298,8 +298,9 @@ def make_networks(
             low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
             policy.low.copy_(_inside(low, torch.inf))
             policy.high.copy_(_inside(high, -torch.inf))
-    if not np.can_cast(torch.empty(0, dtype=policy.action_dtype).numpy().dtype, action_space.dtype):
-        policy.action_dtype = torch.as_tensor(np.empty(0, action_space.dtype)).dtype
+    narrow = narrow_dtype(action_space)
+    if narrow is not None:
+        policy.action_dtype = torch.as_tensor(np.empty(0, narrow)).dtype
     critic = Critic(obs_dim, hidden_sizes, generator)
     if numbered:
         policy.obs_dtype = torch.int64

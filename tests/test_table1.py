@@ -134,6 +134,12 @@ def test_a_run_up_to_a_mark_is_not_missing_there() -> None:
         ("Swimmer-v5", 0),
         ("Swimmer-v5", 1),
     ]
+    assert list(table1.missing([], ["Reacher-v5", "Swimmer-v5"], 2)) == [
+        ("Reacher-v5", 0),
+        ("Swimmer-v5", 0),
+        ("Reacher-v5", 1),
+        ("Swimmer-v5", 1),
+    ]
     assert [table1.end_of(mark) for mark in (1, 5, 20)] == [25, 122, 488]
 
 

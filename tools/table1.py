@@ -1,9 +1,10 @@
 """Run the experiment behind Table 1 of the PPO paper, and store what each run earned.
 
 Usage: ``python tools/table1.py [ENV_ID …] [--seeds N] [--marks N] [--processes N]``; hours, and as
-many as it is given.  The quickest environment comes first, and within it a seed of all objectives
-before the next seed.  Every run is stored at twenty marks on its way, and a command that was
-interrupted, or was to stop at a mark, goes on from the last one, in new episodes.
+many as it is given.  A seed of every environment comes before the next seed, so that what is there
+is a table at any time, and the quickest environment first.  Every run is stored at twenty marks on
+its way, and a command that was interrupted, or was to stop at a mark, goes on from the last one,
+in new episodes.
 
 The objectives are trained side by side, see `stack`.  Needs ``gymnasium[mujoco]``, which
 ``make table1`` installs.
@@ -202,8 +203,8 @@ def missing(
 ) -> Iterator[tuple[str, int]]:
     """The seeds that are not at a mark yet, in the order in which they are to be made."""
     whole = {(r["env_id"], r["seed"], r["objective"]) for r in runs if len(r["scores"]) >= marks}
-    for env_id in env_ids:
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for env_id in env_ids:
             if not {(env_id, seed, name) for name in OBJECTIVES} <= whole:
                 yield env_id, seed
 

@@ -5,10 +5,13 @@ Usage: ``python -m bench.scale`` (`make scale`), in the book's own environment. 
 - ``environments``: CartPole-v1 at its own settings, with the 2,048 steps of an update taken in more
   or fewer environments: steps to a second of the processor, and what the agent earns in 20 greedy
   episodes at the end;
+- ``update``: where the milliseconds of an update go, in the quickest of some;
+- ``gradient``: the milliseconds of a gradient of a minibatch of so many rows, through two layers of
+  each width, the shortest of some;
 - ``cold``: how many seconds of the processor a new process takes until it has imported the library,
   built a trainer and done one update, and how many modules are imported by then.
 
-Seconds of the processor leave out what else runs on the machine.
+All on one thread.  Seconds of the processor leave out what else runs on the machine.
 """
 
 import json
@@ -16,7 +19,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,8 @@ OUT = ROOT / "book" / "_data" / "scale.json"
 ENVIRONMENTS = (16, 64, 256)
 TOTAL_STEPS = 20 * 2048
 SEEDS, COLD_STARTS = 6, 3
+WIDTHS, ROWS = (64, 512), (1, 8, 64, 128, 512, 2048)
+UPDATES, GRADIENTS = 10, 20
 
 
 def environments(num_envs: int, seed: int) -> tuple[int, float]:
@@ -42,6 +49,61 @@ def environments(num_envs: int, seed: int) -> tuple[int, float]:
         steps_per_second = round(TOTAL_STEPS / (time.process_time() - started))
         returns = evaluate(trainer.policy, "CartPole-v1", seed=10_000)
     return steps_per_second, float(returns.mean())
+
+
+def update() -> dict[str, float]:
+    """The milliseconds of each part of an update of CartPole-v1 at its own settings."""
+    from ppo_lib import PPO, settings
+
+    def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def with_stopwatch(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            result = method(*args, **kwargs)
+            spent[name] = spent.get(name, 0.0) + 1000 * (time.process_time() - began)
+            return result
+
+        return with_stopwatch
+
+    spent: dict[str, float] = {}
+    found = []
+    with PPO("CartPole-v1", settings("CartPole-v1")) as trainer:
+        trainer.collect = timed("rollout", trainer.collect)
+        trainer.envs.step = timed("environments", trainer.envs.step)
+        trainer.gradient = timed("gradients", trainer.gradient)
+        trainer.optimizer.step = timed("Adam", trainer.optimizer.step)
+        trainer.update = timed("update", trainer.update)
+        for _ in range(UPDATES):
+            spent.clear()
+            trainer.update(trainer.collect())
+            found.append(dict(spent))
+    part = min(found, key=lambda spent: spent["rollout"] + spent["update"])
+    part["acting"] = part.pop("rollout") - part["environments"]
+    part["the rest"] = part.pop("update") - part["gradients"] - part["Adam"]
+    return {name: round(ms, 3) for name, ms in part.items()}
+
+
+def gradient(width: int) -> dict[int, float]:
+    """The milliseconds of a gradient by the rows of its minibatch, in layers of a width."""
+    import torch
+
+    from ppo_lib import PPO, settings
+    from ppo_lib.ppo import Batch
+
+    def milliseconds(f: Callable[[], Any]) -> float:
+        began = time.process_time()
+        f()
+        return 1000 * (time.process_time() - began)
+
+    config = replace(settings("CartPole-v1"), hidden_sizes=(width, width))
+    with PPO("CartPole-v1", config) as trainer:
+        columns = [x.flatten(0, 1) for x in trainer.collect()[:4]]
+        batch = Batch(*columns, *torch.zeros(3, 2048))
+        found = {}
+        for rows in ROWS:
+            of_rows = partial(trainer.gradient, Batch(*(column[:rows] for column in batch)))
+            of_rows()
+            found[rows] = round(min(milliseconds(of_rows) for _ in range(GRADIENTS)), 3)
+    return found
 
 
 def cold() -> dict[str, dict[str, float]]:
@@ -76,6 +138,9 @@ def main() -> None:
     if sys.argv[1:] == ["cold"]:
         print(json.dumps(cold()))
         return
+    import torch
+
+    torch.set_num_threads(1)
     report: dict[str, Any] = {"cold": [cold_start() for _ in range(COLD_STARTS)]}
     report["environments"] = {}
     for n in ENVIRONMENTS:
@@ -84,6 +149,8 @@ def main() -> None:
             "steps_per_second": [speed for speed, _ in rows],
             "return": [mean_return for _, mean_return in rows],
         }
+    report["update"] = update()
+    report["gradient"] = {width: gradient(width) for width in WIDTHS}
     sys.path.append(str(ROOT / "tools"))
     from stored import store
 

@@ -10,6 +10,7 @@ from ppo_lib import PPO, PPOConfig
 
 #: Of which the chapters speak.
 SEEDS = {"cartpole": 50, "acrobot": 20, "pendulum": 10, "sizes": 50}
+AGAIN = SEEDS | {"sizes": 20}  #: of the second runs
 
 
 @pytest.mark.parametrize("name", options.GROUPS)
@@ -25,6 +26,22 @@ def test_every_case_has_every_seed(name: str) -> None:
         assert entry["seeds"] == seeds
         for column in ("returns", *options.SEEN):
             assert len(entry[column]) == len(seeds)
+
+
+@pytest.mark.parametrize("name", options.GROUPS)
+def test_the_second_runs_are_those_of_other_seeds_and_other_kernels(name: str) -> None:
+    first, again = (
+        json.loads(options.data(group).read_text(encoding="utf-8"))
+        for group in (name, f"{name}-again")
+    )
+    assert again["vector_instructions"] == "DEFAULT" != first["vector_instructions"]
+    for setting in ("env_id", "episodes", "base"):
+        assert again[setting] == first[setting]
+    assert list(again["cases"]) == list(first["cases"])
+    for case, entry in again["cases"].items():
+        assert entry["changes"] == first["cases"][case]["changes"]
+        assert entry["seeds"] == list(range(200, 200 + AGAIN[name]))
+        assert len(entry["returns"]) == len(entry["seeds"])
 
 
 @pytest.mark.parametrize("env_id", options.BASES)

@@ -1,10 +1,11 @@
 """Climb the ladder of `ppo_lib.book.climbs`, and store every rung's runs for the chapters.
 
-Usage: ``python tools/climbs.py CLIMB [--seeds N] [--only RUNG …] [--processes N]``.  A command
-that was interrupted goes on where it stopped.
+Usage: ``python tools/climbs.py CLIMB [--seeds N] [--only RUNG …] [--first SEED --data FILE]``.  A
+command that was interrupted goes on where it stopped.
 
 Every rung is tried with the same four learning rates and the same seeds of 100 and up; the one
-with the highest mean return over the budget is shown with seeds from 0 on.
+with the highest mean return over the budget is shown with seeds from 0 on.  With ``--first``
+nothing is tried: the rates are those of the book's file, and the seeds begin there.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
 from ppo_lib.book import climbs
 
 TRIALS = range(climbs.FIRST_TRIAL, climbs.FIRST_TRIAL + 3)
-SEEDS = {"cartpole": 50, "acrobot": 20, "pendulum": 10}
+SEEDS = {"cartpole": 50, "acrobot": 20, "pendulum": 20}
 CODE = LIBRARY + tuple(f"ppo_lib/book/{room}.py" for room in ("climbs", "fleet", "worlds"))
 
 
@@ -36,17 +37,20 @@ def main() -> None:
     """Try the rates, and make the runs that are shown."""
     parser = arguments(__doc__, seeds=0, cases=climbs.RUNGS)
     parser.add_argument("climb", choices=list(climbs.CLIMBS))
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, 200 say")
     args = parser.parse_args()
-    data = args.data or ROOT / "book" / "_data" / f"ladder-{args.climb}.json"
+    book = ROOT / "book" / "_data" / f"ladder-{args.climb}.json"
+    data = args.data or book
     where = climbs.CLIMBS[args.climb]
     settings = where._asdict() | {"world": where.world.env_id, "steps": where.steps.tolist()}
     command = f"make climbs CLIMB={args.climb}"
     experiment = Experiment(command, data, CODE, settings, partial(train, args.climb))
     tries = ([(f"{rung} {r:g}", s) for r in climbs.RATES for s in TRIALS] for rung in args.only)
-    experiment.go_on(tries, args.processes)
-    stored = climbs.load(data)
+    experiment.go_on(() if args.first else tries, args.processes)
+    stored = climbs.load(book if args.first else data)
     chosen = [f"{rung} {stored[rung].learning_rate:g}" for rung in args.only]
-    shown = [[(case, seed) for seed in range(args.seeds or SEEDS[args.climb])] for case in chosen]
+    seeds = range(args.first, args.first + (args.seeds or SEEDS[args.climb]))
+    shown = [[(case, seed) for seed in seeds] for case in chosen]
     experiment.go_on(shown, args.processes)
     for rung, s in climbs.load(data).items():
         area, final = np.mean(s.runs.areas), np.mean(s.runs.finals)

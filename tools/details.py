@@ -1,6 +1,6 @@
 """Train without some of PPO's known implementation details, one at a time, over seeds.
 
-Usage: ``python tools/details.py [--only CHANGE …] [--seeds N] [--data FILE] [--processes N]``.  A
+Usage: ``python tools/details.py [--only CHANGE …] [--seeds N] [--first SEED] [--data FILE]``.  A
 command that was interrupted goes on where it stopped.
 
 What the options of `PPOConfig` do is in ``tools/options.py``; here are those changes that no
@@ -201,12 +201,15 @@ def _run(change: Change, seed: int) -> float:
 
 def main() -> None:
     """Make the runs that are missing."""
-    args = arguments(__doc__, seeds=0, cases=CHANGES).parse_args()
+    parser = arguments(__doc__, seeds=0, cases=CHANGES)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
+    args = parser.parse_args()
     settled = {"episodes": EPISODES}
     settled |= {"bases": {env_id: asdict(BASES[env_id]) for env_id in SEEDS}}
     code = (*LIBRARY, "ppo_lib/book/worlds.py", "tools/options.py", "tools/details.py")
     experiment = Experiment("make details", args.data or DATA, code, settled, train)
-    jobs = ([(name, seed)] for name in args.only for seed in range(args.seeds or seeds_of(name)))
+    counts = {name: args.seeds or seeds_of(name) for name in args.only}
+    jobs = ([(name, args.first + i)] for name, count in counts.items() for i in range(count))
     experiment.go_on(jobs, args.processes)
 
 

@@ -7,14 +7,15 @@ library's makes the same run with other seeds.
 """
 
 import copy
-from pathlib import Path
 
 import torch
+from experiments import LIBRARY, ROOT, made_at
 from stored import store
 
 from ppo_lib import PPO, PPOConfig, evaluate
 
-DATA = Path(__file__).resolve().parents[1] / "book" / "_data" / "solved.json"
+DATA = ROOT / "book" / "_data" / "solved.json"
+CODE = (*LIBRARY, "tools/solved.py")
 ENV_ID = "CartPole-v1"
 TOTAL_STEPS = 40_960
 SEEDS = range(500, 520)
@@ -51,7 +52,7 @@ def main() -> None:
     chosen_on, held_out, last = map(list, zip(*rows, strict=True))
     columns = {"chosen_on": chosen_on, "held_out": held_out, "last": last}
     data = {"env_id": ENV_ID, "total_steps": TOTAL_STEPS, "seeds": list(SEEDS)}
-    store(DATA, "make solved", data | columns)
+    store(DATA, "make solved", made_at(CODE) | data | columns)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ command that was interrupted goes on where it stopped.
 import time
 from dataclasses import asdict, replace
 
-import torch
 from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
 
 from ppo_lib import PPO, evaluate, settings

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -296,13 +297,25 @@ def test_once_a_run_has_lasted_so_long_it_is_kept_and_told_every_minute():
     assert (keep.SAVE_EVERY, keep.LOG_EVERY, keep.FIRST_LINE) == (60, 60, 10)
 
 
-def test_runs_that_begin_in_one_second_have_files_of_their_own(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [[], ["--eval-every", "15", "--eval-episodes", "1"]])
+def test_runs_that_begin_in_one_second_have_files_of_their_own(
+    more, command, tmp_path, monkeypatch
+):
     monkeypatch.setattr(shell.time, "strftime", lambda _: "20010203-040506")
-    said = [command("CartPole-v1", *SHORT, "--seed", seed)[1] for seed in range(3)]
+    said = [command("CartPole-v1", *SHORT, *more, "--seed", seed)[1] for seed in range(3)]
     names = [f"checkpoints/CartPole-v1-20010203-040506{x}.pt" for x in ("", "-2", "-3")]
     assert [out.splitlines()[-1] for out in said] == [f"checkpoint: {name}" for name in names]
     assert [PPO.load(name).config.seed for name in names] == [0, 1, 2]
+    names += [name.replace(".pt", ".best.pt") for name in names if more]
     assert sorted(tmp_path.rglob("*.p*t")) == sorted(tmp_path / name for name in names)
+
+
+def test_a_best_agent_that_is_there_is_not_written_over(command, tmp_path):
+    (tmp_path / "a.best.pt").write_text("mine")
+    words = ["--checkpoint", "a.pt", "--eval-every", "15", "--eval-episodes", "1"]
+    status, _, err = command("CartPole-v1", *SHORT, *words)
+    assert (status, err[:39]) == (2, "error: checkpoint is a.best.pt, which i")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.best.pt", "mine")]
 
 
 def test_one_of_many_that_claim_a_file_at_once_gets_it(tmp_path):
@@ -318,6 +331,13 @@ def test_one_of_many_that_claim_a_file_at_once_gets_it(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim, range(8))) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_file_where_the_folder_of_checkpoints_would_be_is_told(command, tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    status, out, err = command("CartPole-v1", *SHORT)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"error: \[Errno \d+\] .*checkpoints.*\n", err)
 
 
 @pytest.mark.parametrize("path", ["text/a.pt", "text/b/a.pt"])
@@ -475,6 +495,43 @@ def test_a_reader_that_is_gone_ends_nothing():
     )
     assert done.stdout.splitlines()[0] == "0", done.stdout
     assert "rror" not in done.stdout
+
+
+def _closed():
+    return None
+
+
+def _full():
+    return Path("/dev/full").open("w")
+
+
+def _gone():
+    """A terminal that somebody has closed."""
+    there, here = os.openpty()
+    os.close(there)
+    return os.fdopen(here, "w")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+@pytest.mark.parametrize("stdout", [_closed, _full, _gone])
+def test_training_that_nobody_can_hear_of_has_the_status_of_its_own(stdout, command, monkeypatch):
+    statuses = []
+    # What an evaluation says is all that there is of it.
+    for words in (["CartPole-v1", *SHORT, "--checkpoint"], ["evaluate", "--episodes", 1]):
+        monkeypatch.setattr(sys, "stdout", stdout())
+        status, _, err = command(*words, "a.pt")
+        sys.stdout.close()
+        assert ("[Errno" in err) == (stdout is not _closed)
+        statuses.append(status)
+    assert statuses == [0, 0 if stdout is _closed else 2]
+    assert PPO.load("a.pt").env_steps == 30
+
+
+def test_training_needs_no_stderr(command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    status, out, _ = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    sys.stderr.close()
+    assert (status, out.splitlines()[-1]) == (0, "checkpoint: a.pt")
 
 
 def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeypatch):

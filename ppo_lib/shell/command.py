@@ -155,8 +155,11 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
         return 1
     stopped = interruption.stopped_by or interruption.signal if trainer.env_steps < total else None
     if first:
-        with printing():
-            _report(trainer, keeper.path, best, stopped)
+        try:
+            with printing():
+                _report(trainer, keeper.path, best, stopped)
+        except OSError as error:  # the run is what it is, whoever hears of it
+            say(f"stdout: {error}")
     elif stopped is not None:
         say(f"rank {trainer.rank}: stopped by {stopped.name}")
     return 1 if not whole else 0 if stopped is None else 128 + stopped
@@ -185,16 +188,16 @@ def _keep(
     best = None
     if every is not None:
         best = KeepBest(_best_of(path), every, num_episodes=options.eval_episodes)
-        if new:
-            refuse_existing(best.path)
     kept = {"eval_every": every, "eval_episodes": options.eval_episodes}
     kept["tensorboard"] = None if options.tensorboard is None else str(options.tensorboard)
     for numbered in free_paths(path):
         try:
+            if new and best is not None:
+                refuse_existing(_best_of(numbered))
             keeper = Keeper(trainer, numbered, kept, new=new)
             break
         except FileExistsError:
-            if named:
+            if named or not path.parent.is_dir():  # a file, say, where its folder would be
                 refuse_existing(path)
                 raise
     if best is not None:
@@ -335,6 +338,9 @@ def main() -> int:
         The exit status: 2 where something was refused before training, 130 where Ctrl-C has ended
         it at once, and as `train` says.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed, as by ``>&-``
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         with printing():

@@ -16,7 +16,6 @@ import torch
 
 from ppo_lib.checkpoint import behind_links, plain, state_without_history, write_checkpoint
 from ppo_lib.ppo import PPO
-from ppo_lib.validate import require
 
 try:
     import fcntl
@@ -184,10 +183,10 @@ def free_paths(path: Path) -> Iterator[Path]:
 
 def refuse_existing(path: Path) -> None:
     """Refuse to write where something is."""
-    require(
-        not path.exists() and not path.is_symlink(),
-        f"checkpoint is {path}, which is there already: name another file, or --resume {path}",
-    )
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(
+            f"checkpoint is {path}, which is there already: name another file, or --resume {path}"
+        )
 
 
 @contextmanager
@@ -224,12 +223,18 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """What is printed inside is out at the end; nobody need read it, as in ``… | true``."""
+    """What is printed inside is out at the end; nobody need read it, as in ``… | true``.
+
+    Raises:
+        OSError: if it can't be written, on a full disk or to a terminal that is gone.
+    """
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at exit, too
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def say(line: str) -> None:

@@ -798,6 +798,14 @@ def test_actions_can_be_drawn_instead(command):
     assert greedy != drawn
 
 
+def test_an_agent_is_not_evaluated_in_a_world_of_other_states(command):
+    an_agent("a.pt", "FrozenLake8x8-v1")
+    # The 16 states of the small lake have numbers that the agent of the large one knows.
+    status, out, err = command("evaluate", "a.pt", "--env", "FrozenLake-v1", "--episodes", 1)
+    assert (status, out) == (2, "")
+    assert "whose spaces are [['Discrete', 16], ['Discrete', 4]], expected [['Discrete', 64]" in err
+
+
 def test_evaluation_uses_the_arguments_of_the_environment(command):
     trainer = PPO("Pendulum-v1", PPOConfig(total_steps=512), env_kwargs={"g": 0.0})
     trainer.save("a.pt")
@@ -894,8 +902,17 @@ REFUSED = {
         ["evaluate", "text"],
         "error: path is text, whose checksum is wrong or missing, expected",
     ),
+    "other observations": (
+        ["evaluate", "a.pt", "--env", "Acrobot-v1"],
+        r"env is Acrobot-v1, whose spaces are \[\['Box', 6\], \['Discrete', 3\]\], expected "
+        r"\[\['Box', 4\], \['Discrete', 2\]\] as in a.pt",
+    ),
     "no episode": (["evaluate", "a.pt", "--episodes", "0"], "error: num_episodes is 0, expected"),
     "a seed": (["evaluate", "a.pt", "--seed", "-1"], "error: Seed must be greater or equal to z"),
+    "a seed of 23 digits": (
+        ["evaluate", "a.pt", "--draw", "--seed", "9" * 23],
+        "error: seed is 9+, expected an integer from 0 to",
+    ),
     "a suffix": (
         ["evaluate", "a.pt", "--episodes", "1", "--film", "a.avi"],
         "error: path is a.avi, expected a name in .gif, .webp, .png",

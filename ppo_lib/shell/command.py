@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +26,9 @@ import torch.distributed as dist
 import tyro
 
 from ppo_lib.best import KeepBest, best_evaluation
-from ppo_lib.checkpoint import env_of, load_policy, read_checkpoint
+from ppo_lib.checkpoint import describe_spaces, env_of, load_policy, read_checkpoint
 from ppo_lib.config import SETTINGS, PPOConfig, settings
-from ppo_lib.envs import latest_version
+from ppo_lib.envs import check_envs, latest_version, make_envs
 from ppo_lib.evaluate import evaluate
 from ppo_lib.parallel import ParallelPPO
 from ppo_lib.ppo import PPO
@@ -254,7 +254,15 @@ def play(options: Evaluate) -> None:
         env_id, env_kwargs, wrappers = env_of(state, path, asked=env_id is not None)
     else:
         env_kwargs, wrappers = {}, []
-    more: dict[str, Any] = {"seed": seed, "env_kwargs": env_kwargs, "wrappers": wrappers}
+    made: dict[str, Any] = {"env_kwargs": env_kwargs, "wrappers": wrappers}
+    with closing(make_envs(env_id, 1, **made)) as envs:
+        check_envs(envs)
+        spaces = describe_spaces(envs.single_observation_space, envs.single_action_space)
+    require(
+        spaces == state["spaces"],
+        f"env is {env_id}, whose spaces are {spaces}, expected {state['spaces']} as in {path}",
+    )
+    more: dict[str, Any] = {"seed": seed} | made
     returns = evaluate(
         policy, env_id, num_episodes=options.episodes, deterministic=not options.draw, **more
     )

@@ -667,7 +667,14 @@ def check_my_rollout(collect: Function) -> Passed:
     for limit in (False, True):
         rows = collect(lambda limit=limit: Walk(limit=limit), 10)
         names = ("obs", "next_obs", "actions", "rewards", "terminated", "truncated")
+        missing = [name for name in names if name not in rows]
+        require(not missing, f"your rollout has no {missing}, expected {names}")
         obs, after, actions, *rest = (_numbers(rows[name]).reshape(-1) for name in names)
+        lengths = [len(x) for x in (obs, after, actions, *rest)]
+        require(
+            0 < min(lengths) == max(lengths),
+            f"your rollout has {lengths} rows of {names}, expected as many of each",
+        )
         kind = "limit" if limit else "death"
         for name, place, words in _wrong_rows(obs, after, actions, *rest, limit=limit):
             if place.any():
@@ -706,6 +713,8 @@ def _wrong_rows(
     yield "stores the clipped action", within, ", and no draw is outside the bounds of ±0.1"
     yield "has lost a reward", rewards != 1, ", which pays 1"
     expected = (ended & ~np.full(len(obs), limit), ended & np.full(len(obs), limit))
+    one = np.full(len(obs), not limit and dead.any() and (dead == cut).all())
+    yield "has one flag for deaths and time limits", ended & one, ", and both flags are set"
     yield "takes a time limit for a death", dead.astype(bool) & np.full(len(obs), limit), ""
     wrong = (dead.astype(bool) != expected[0]) | (cut.astype(bool) != expected[1])
     yield "has its flags at other steps", wrong, ""
@@ -803,6 +812,8 @@ def check_my_trainer(train: Function) -> Passed:
     probabilities, _ = train(lambda: Probe(lambda s, a, _: 1 if s == 2 * a - 1 else -1, 1), gamma)
     for sign in (-1, 1):
         both = _numbers(probabilities(np.array([sign, 0], dtype=np.float32))).reshape(-1)
+        if not (both.min() >= 0 and abs(both.sum() - 1) < 1e-3):  # NaN is neither
+            raise BugFound(f"your trainer gives {both}, expected two probabilities")
         p = float(both[(sign + 1) // 2])
         if p < 0.85:
             name = "takes the wrong way" if p < 0.3 else "has a policy that does not learn"

@@ -640,6 +640,10 @@ def rollout(change):
             "holds a reset as if it were a step",
         ),
         (
+            lambda x: dict.fromkeys(("terminated", "truncated"), x["terminated"] | x["truncated"]),
+            "has one flag for deaths and time limits",
+        ),
+        (
             lambda x: {"next_obs": np.append(x["next_obs"][:-1], x["next_obs"][-1:] + 1, axis=0)},
             None,
         ),
@@ -675,6 +679,40 @@ def test_the_first_wrong_row_is_told(change, words):
     with pytest.raises(audit.BugFound) as found:
         audit.check_my_rollout(rollout(change))
     assert str(found.value) == f"your rollout {words}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: {"rewards": x["rewards"][:-1]}, r"has \[10, 10, 10, 9, 10, 10\] rows of"),
+        (lambda x: {"obs": np.append(x["obs"], x["obs"][:1], axis=0)}, r"has \[11, 10, 10, 10, "),
+        (lambda x: {name: values[:0] for name, values in x.items()}, r"has \[0, 0, 0, 0, 0, 0\] "),
+    ],
+)
+def test_a_rollout_has_as_many_rows_of_each(change, words):
+    with pytest.raises(ValueError, match=words):
+        audit.check_my_rollout(rollout(change))
+
+
+def test_what_a_rollout_lacks_is_named():
+    def one_flag(make_env, num_steps):
+        rows = rollout(lambda _: {})(make_env, num_steps)
+        rows["dones"] = rows.pop("terminated") | rows.pop("truncated")
+        return rows
+
+    with pytest.raises(ValueError, match=r"rollout has no \['terminated', 'truncated'\], expected"):
+        audit.check_my_rollout(one_flag)
+
+
+@pytest.mark.parametrize("given", [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9]])
+def test_what_are_no_probabilities_is_told(given):
+    def train(make_env, gamma):
+        _, value = exact()(make_env, gamma)
+        # The sign says which action pays; logits of them are large enough.
+        return (lambda obs: np.array(given)[:: int(obs[0])]), value
+
+    with pytest.raises(audit.BugFound, match=r"your trainer gives .*, expected two probabilities"):
+        audit.check_my_trainer(train)
 
 
 def played(env, action, seed=0):

@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
@@ -387,6 +388,29 @@ for error in (ValueError, OSError, SystemExit, RuntimeError):
         name = f"tests/{error.__name__}{at}-v0"
         gym.register(name, Failing, kwargs={"at": at, "error": error})
 gym.register("tests/Endless-v0", Failing)
+
+
+def test_an_environment_that_goes_to_another_folder_takes_nothing_with_it(command, tmp_path):
+    (tmp_path / "away").mkdir()
+
+    class Leaves(CartPoleEnv):
+        def step(self, action):
+            os.chdir(tmp_path / "away")
+            return super().step(action)
+
+    gym.register("Leaves-v0", Leaves, max_episode_steps=9)
+    try:
+        words = ["--checkpoint", "in/a.pt", "--eval-every", 15, "--eval-episodes", 1]
+        status, out, _ = command("Leaves-v0", *SHORT, *words)
+    finally:
+        os.chdir(tmp_path)
+        del gym.registry["Leaves-v0"]
+    assert status == 0
+    assert "best agent: in/a.best.pt, mean" in out
+    assert out.endswith("checkpoint: in/a.pt\n")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == [tmp_path / "in/a.best.pt", tmp_path / "in/a.pt"]
+    assert read_checkpoint("in/a.pt")["env_steps"] == 30
 
 
 @pytest.mark.parametrize("error", ["ValueError", "OSError", "SystemExit", "RuntimeError"])

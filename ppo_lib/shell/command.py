@@ -201,7 +201,7 @@ def _keep(
                 refuse_existing(path)
                 raise
     if best is not None:
-        best.path = _best_of(keeper.path)
+        best.path = _best_of(keeper.path).absolute()
         if new and resume is not None and _best_of(resume).exists():
             shutil.copyfile(_best_of(resume), best.path)
     return best, keeper
@@ -219,7 +219,7 @@ def _report(trainer: PPO, path: Path, best: KeepBest | None, stopped: Any) -> No
     print(f"mean return of the last 20 episodes: {history.recent_return():.1f}")
     found = best_evaluation(history)
     if best is not None and found is not None:
-        where = best.path if best.path.exists() else "not kept"
+        where = _best_of(path) if best.path.exists() else "not kept"
         print(f"best agent: {where}, mean return {found[1]:.1f} at {found[0]:,} steps")
     if stopped is not None:
         print(f"stopped by {stopped.name}: {_resume(trainer, path)} goes on")

@@ -4,7 +4,8 @@ Where the numbers differ, a catalogue of known mistakes is searched for the one 
 exactly yours, and `BugFound` says its name.  The right numbers are written as plain sums here
 and use nothing else of this library.
 
-Your function gets torch tensors of float64, or numpy arrays with ``arrays="numpy"``:
+Your function gets torch tensors of float64, or numpy arrays with ``arrays="numpy"``, and may
+compute in float32:
 
 ====================== ==================================================================
 check                  your function
@@ -69,7 +70,26 @@ class Passed:
 
 
 def _numbers(x: Any) -> Array:
-    return np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+    try:
+        require(x is not None, "it has no return, say")
+        return np.asarray(x.detach() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"your function gives {x!r}, expected numbers") from error
+
+
+def _call(f: Function, what: str, case: tuple, arrays: str) -> Any:
+    """What your function gives; an error in it says what it was given."""
+    make = _as(arrays)
+    try:
+        return f(*(make(x) if isinstance(x, np.ndarray) else x for x in case))
+    except Exception as error:
+        given = [f"{list(x.shape)} {x.dtype}" if isinstance(x, np.ndarray) else x for x in case]
+        kind = "torch tensors" if arrays == "torch" else "numpy arrays"
+        error.add_note(
+            f"your {what} was given {', '.join(map(str, given))} as {kind}; "
+            'arrays="numpy" and arrays="torch" choose'
+        )
+        raise
 
 
 def _as(arrays: str) -> Function:
@@ -77,8 +97,12 @@ def _as(arrays: str) -> Function:
     return torch.tensor if arrays == "torch" else np.array
 
 
+#: What float32 may differ by, in which many compute whatever they are given.
+_ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
+
+
 def _same(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-6, atol=1e-8))
+    return a.shape == b.shape and bool(np.allclose(a, b, **_ROUNDING))
 
 
 def _audit(
@@ -91,12 +115,8 @@ def _audit(
     place: Callable[[tuple[int, ...]], str] = lambda at: f" at row {at[0]}" if at else "",
 ) -> Passed:
     """Hold a function against the right one on all cases, and name what it is where it differs."""
-    make = _as(arrays)
-    found, expected = [], []
-    for case in cases:
-        given = [make(x) if isinstance(x, np.ndarray) else x for x in case]
-        found.append(_numbers(f(*given)))
-        expected.append(_numbers(right(*case)))
+    found = [_numbers(_call(f, what, case, arrays)) for case in cases]
+    expected = [_numbers(right(*case)) for case in cases]
     for mine, theirs in zip(found, expected, strict=True):
         if mine.shape != theirs.shape:
             raise BugFound(f"your {what} gives shape {mine.shape}, expected {theirs.shape}")
@@ -113,7 +133,7 @@ def _first_difference(
     found: Sequence[Array], expected: Sequence[Array], place: Callable[[tuple[int, ...]], str]
 ) -> str | None:
     for case, (mine, right) in enumerate(zip(found, expected, strict=True), start=1):
-        differs = ~np.isclose(mine, right, rtol=1e-6, atol=1e-8)
+        differs = ~np.isclose(mine, right, **_ROUNDING)
         if differs.any():
             at = tuple(int(i) for i in np.argwhere(differs)[0])
             return f"case {case} differs{place(at)}: yours {mine[at]:.4g}, right {right[at]:.4g}"
@@ -158,8 +178,21 @@ def _late(x: Array) -> Array:
     return np.concatenate([x[1:], x[-1:]])
 
 
-def _shifted(r: Array, v: Array, w: Array, *rest: Any) -> Any:
-    return _gae(r, v, np.concatenate([v[1:], w[-1:]]), *rest)
+def _shifted(r: Array, v: Array, w: Array, *rest: Any, **changes: Any) -> Any:
+    return _gae(r, v, np.concatenate([v[1:], w[-1:]]), *rest, **changes)
+
+
+def _standard(x: Array, ddof: int) -> Array:
+    return (x - x.mean()) / x.std(ddof=ddof)
+
+
+def _gae_standard(*case: Any, ddof: int) -> tuple[Array, Array]:
+    advantages, targets = _gae(*case)
+    return _standard(advantages, ddof), targets
+
+
+def _either(dead: Array, cut: Array) -> Array:
+    return dead | cut
 
 
 def _never(dead: Array, _: Array) -> Array:
@@ -186,6 +219,18 @@ GAE_MISTAKES: Catalogue = {
         r, v, w, _late(dead), _late(cut), *g
     ),
     "takes the next row's value for the next state's": _shifted,
+    "takes the next row's value for the next state's, and a time limit for a death": partial(
+        _shifted, masks=_either
+    ),
+    "takes the next row's value and flags, and a time limit for a death": (
+        lambda r, v, w, dead, cut, *g: _shifted(r, v, w, _late(dead), _late(cut), *g, masks=_either)
+    ),
+    "has swapped γ and λ": lambda *case: _gae(*case[:5], case[6], case[5]),
+    "has swapped the two flags": lambda *case: _gae(*case[:3], case[4], case[3], *case[5:]),
+    "has swapped rewards and values": lambda r, v, *rest: _gae(v, r, *rest),
+    "gives the critic's targets first": lambda *case: _gae(*case)[::-1],
+    "standardises the advantages": partial(_gae_standard, ddof=1),
+    "standardises the advantages, with the divisor B": partial(_gae_standard, ddof=0),
     "takes the values for the critic's targets": lambda *case: (_gae(*case)[0], case[1]),
     "takes the advantages for the critic's targets": lambda *case: (_gae(*case)[0],) * 2,
 }
@@ -216,9 +261,7 @@ def check_my_gae(f: Function, *, arrays: str = "torch") -> Passed:
     Raises:
         BugFound: if a number differs; with the mistake's name if it is a known one.
     """
-    make = _as(arrays)
-    case = [make(x) if isinstance(x, np.ndarray) else x for x in _gae_cases()[0]]
-    with_targets = isinstance(f(*case), tuple)
+    with_targets = isinstance(_call(f, "gae", _gae_cases()[0], arrays), tuple)
 
     def both(g: Function) -> Function:
         def flat(*case: Any) -> Array:
@@ -258,6 +301,12 @@ def _clipped(
     return sign * mean(pick(rho * advantages, clipped * advantages))
 
 
+def _clipped_standard(
+    new: Array, old: Array, advantages: Array, clip_range: float, *, ddof: int
+) -> Array:
+    return _clipped(new, old, _standard(advantages, ddof), clip_range)
+
+
 POLICY_LOSS_MISTAKES: Catalogue = {
     "has lost its minus sign": partial(_clipped, sign=1),
     "takes the larger term, max for min": partial(_clipped, pick=np.maximum),
@@ -279,6 +328,23 @@ POLICY_LOSS_MISTAKES: Catalogue = {
     "averages before it takes the smaller term": lambda new, old, a, c: (
         -min(np.mean(np.exp(new - old) * a), np.mean(np.exp(new - old).clip(1 - c, 1 + c) * a))
     ),
+    "clips from above alone": lambda new, old, a, c: (
+        -np.mean(np.minimum(np.exp(new - old) * a, np.exp(new - old).clip(max=1 + c) * a))
+    ),
+    "clips from below alone": lambda new, old, a, c: (
+        -np.mean(np.minimum(np.exp(new - old) * a, np.exp(new - old).clip(min=1 - c) * a))
+    ),
+    "clips the logarithm of the ratio": lambda new, old, a, c: (
+        -np.mean(np.minimum(np.exp(new - old) * a, np.exp((new - old).clip(-c, c)) * a))
+    ),
+    "takes the logarithm of the ratio for the ratio": partial(
+        _clipped, ratio=lambda new, old: new - old
+    ),
+    "holds every ratio against every advantage": lambda new, old, a, c: _clipped(
+        new, old, a[:, None], c
+    ),
+    "standardises the advantages": partial(_clipped_standard, ddof=1),
+    "standardises the advantages, with the divisor B": partial(_clipped_standard, ddof=0),
 }
 
 
@@ -321,6 +387,9 @@ def check_my_policy_loss(f: Function, *, arrays: str = "torch") -> Passed:
 VALUE_LOSS_MISTAKES: Catalogue = {
     "sums over the minibatch": lambda v, r: np.sum((v - r) ** 2),
     "takes the absolute error": lambda v, r: np.mean(np.abs(v - r)),
+    "takes the Huber loss": lambda v, r: np.mean(
+        np.where(np.abs(v - r) < 1, (v - r) ** 2 / 2, np.abs(v - r) - 0.5)
+    ),
     "holds every value against every return": lambda v, r: np.mean((v[:, None] - r) ** 2),
     "holds the mean value against the mean return": lambda v, r: (v.mean() - r.mean()) ** 2,
 }
@@ -331,7 +400,8 @@ def check_my_value_loss(f: Function, *, arrays: str = "torch") -> Passed:
 
     Args:
         f: ``f(values, returns)``: the mean squared error, or half of it.  Values ``[B, 1]``
-            against returns ``[B]`` are either refused or taken row by row.
+            against returns ``[B]`` are either refused or taken row by row, and no gradient
+            flows through the returns, whoever has computed them.
         arrays: "torch" or "numpy".
 
     Raises:
@@ -407,6 +477,12 @@ KL_MISTAKES: Catalogue = {
     "takes logits for log-probabilities": lambda old, new: (
         np.exp(_log_softmax(old)) * (old - new)
     ).sum(-1),
+    "takes the new logits for log-probabilities": lambda old, new: (
+        np.exp(_log_softmax(old)) * (_log_softmax(old) - new)
+    ).sum(-1),
+    "takes the softmax over the minibatch": lambda old, new: (
+        np.exp(_log_softmax(old.T)) * (_log_softmax(old.T) - _log_softmax(new.T))
+    ).sum(0),
 }
 ENTROPY_MISTAKES: Catalogue = {
     "has lost its minus sign": lambda x: -_entropy(x),
@@ -414,6 +490,10 @@ ENTROPY_MISTAKES: Catalogue = {
     "counts in bits": lambda x: _entropy(x) / math.log(2),
     "takes the softmax twice": lambda x: _entropy(np.exp(_log_softmax(x))),
     "does not weigh by the probabilities": lambda x: -_log_softmax(x).sum(-1),
+    "takes logits for log-probabilities": lambda x: -(np.exp(_log_softmax(x)) * x).sum(-1),
+    "takes the softmax over the minibatch": lambda x: (
+        -(np.exp(_log_softmax(x.T)) * _log_softmax(x.T)).sum(0)
+    ),
 }
 
 
@@ -441,6 +521,12 @@ LOG_PROB_MISTAKES: Catalogue = {
         -1
     ),
     "has lost its minus sign": lambda m, s, a: -_log_density(m, s, a).sum(-1),
+    "has lost the half of the square": lambda m, s, a: (
+        _log_density(m, s, a) - 0.5 * ((a - m) / np.exp(s)) ** 2
+    ).sum(-1),
+    "gives the density and not its logarithm": lambda m, s, a: np.exp(
+        _log_density(m, s, a).sum(-1)
+    ),
 }
 
 
@@ -581,7 +667,14 @@ def check_my_rollout(collect: Function) -> Passed:
     for limit in (False, True):
         rows = collect(lambda limit=limit: Walk(limit=limit), 10)
         names = ("obs", "next_obs", "actions", "rewards", "terminated", "truncated")
+        missing = [name for name in names if name not in rows]
+        require(not missing, f"your rollout has no {missing}, expected {names}")
         obs, after, actions, *rest = (_numbers(rows[name]).reshape(-1) for name in names)
+        lengths = [len(x) for x in (obs, after, actions, *rest)]
+        require(
+            0 < min(lengths) == max(lengths),
+            f"your rollout has {lengths} rows of {names}, expected as many of each",
+        )
         kind = "limit" if limit else "death"
         for name, place, words in _wrong_rows(obs, after, actions, *rest, limit=limit):
             if place.any():
@@ -620,6 +713,8 @@ def _wrong_rows(
     yield "stores the clipped action", within, ", and no draw is outside the bounds of ±0.1"
     yield "has lost a reward", rewards != 1, ", which pays 1"
     expected = (ended & ~np.full(len(obs), limit), ended & np.full(len(obs), limit))
+    one = np.full(len(obs), not limit and dead.any() and (dead == cut).all())
+    yield "has one flag for deaths and time limits", ended & one, ", and both flags are set"
     yield "takes a time limit for a death", dead.astype(bool) & np.full(len(obs), limit), ""
     wrong = (dead.astype(bool) != expected[0]) | (cut.astype(bool) != expected[1])
     yield "has its flags at other steps", wrong, ""
@@ -717,6 +812,8 @@ def check_my_trainer(train: Function) -> Passed:
     probabilities, _ = train(lambda: Probe(lambda s, a, _: 1 if s == 2 * a - 1 else -1, 1), gamma)
     for sign in (-1, 1):
         both = _numbers(probabilities(np.array([sign, 0], dtype=np.float32))).reshape(-1)
+        if not (both.min() >= 0 and abs(both.sum() - 1) < 1e-3):  # NaN is neither
+            raise BugFound(f"your trainer gives {both}, expected two probabilities")
         p = float(both[(sign + 1) // 2])
         if p < 0.85:
             name = "takes the wrong way" if p < 0.3 else "has a policy that does not learn"

@@ -25,7 +25,7 @@ class Categorical:
         """
         if params.dtype.itemsize < 4:  # in which a time may be 0, and 0 / 0 is NaN
             params = params.float()
-        times = torch.empty_like(params).exponential_(generator=generator)
+        times = params.new_empty(params.shape).exponential_(generator=generator)
         return (params.softmax(-1) / times).argmax(-1)
 
     @staticmethod

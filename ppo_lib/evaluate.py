@@ -50,6 +50,10 @@ def evaluate(
     """
     require(num_episodes >= 1, f"num_episodes is {num_episodes}, expected at least 1")
     require(
+        deterministic or 0 <= seed < 2**63,
+        f"seed is {seed}, expected an integer from 0 to 2^63 - 1",
+    )
+    require(
         not isinstance(env, VectorEnv),
         f"env is {env}, expected an id or a callable that makes one environment",
     )

@@ -156,11 +156,11 @@ def _discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
 def _check(*, rewards: Tensor, **others: Tensor) -> None:
     """Refuse anything but ``[T, N]`` floats of one dtype, and bool flags of the same shape."""
     require(
-        rewards.ndim == 2 and rewards.numel() > 0,
+        rewards.ndim == 2 and 0 not in rewards.shape,
         f"rewards has shape {tuple(rewards.shape)}, expected [T, N], T and N at least 1",
     )
-    require(rewards.is_floating_point(), f"rewards has dtype {rewards.dtype}, expected a float")
     same_shape(rewards=rewards, **others)
+    require(rewards.is_floating_point(), f"rewards has dtype {rewards.dtype}, expected a float")
     for name, tensor in others.items():
         flag = name in ("terminated", "truncated", "ended")
         expected = torch.bool if flag else rewards.dtype

@@ -20,9 +20,11 @@ def in_unit_interval(name: str, value: float) -> None:
 
 
 def same_shape(**tensors: Tensor) -> None:
-    """Refuse tensors whose shapes differ from the first one's: nothing is ever broadcast."""
-    (first, reference), *others = tensors.items()
-    for name, tensor in others:
+    """Refuse what is no tensor, or of another shape than the first: nothing is ever broadcast."""
+    first, reference = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}, expected a torch tensor")
         # Not `require`: its message would be written, at every gradient step, to be thrown away.
         if tensor.shape != reference.shape:
             found, expected = tuple(tensor.shape), tuple(reference.shape)

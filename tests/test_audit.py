@@ -139,11 +139,30 @@ def test_numbers_may_hang_on_parameters_and_differ_by_rounding():
     parameter = torch.zeros(1, requires_grad=True)
     right = bugs.LIBRARY["check_my_kl"]
     audit.check_my_kl(lambda p, q: right(p, q) + 0 * parameter)
-    audit.check_my_kl(lambda p, q: right(p, q) * (1 + 5e-7))
-    with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
-        audit.check_my_kl(lambda p, q: right(p, q) * (1 + 1.5e-6))
-    with pytest.raises(audit.BugFound, match="none of the 8 known mistakes"):
-        audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 1.5e-6))
+    audit.check_my_kl(lambda p, q: right(p, q) * (1 + 5e-6))
+    with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
+        audit.check_my_kl(lambda p, q: right(p, q) * (1 + 2e-5))
+    with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
+        audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 2e-5))
+
+
+def in_float32(f):
+    """A function whose author has float32 in mind, as most have."""
+
+    def single(*args):
+        cast = [x.float() if getattr(x, "is_floating_point", bool)() else x for x in args]
+        return f(*cast)
+
+    return single
+
+
+def test_right_functions_in_float32_pass():
+    for check in CATALOGUES:
+        check(in_float32(bugs.LIBRARY[check.__name__]))
+    audit.check_my_gae(lambda *x: torch.zeros(5, 2).copy_(RIGHT_GAE(*x)))
+    with pytest.raises(audit.BugFound) as found:
+        audit.check_my_gae(in_float32(one_flag(0)))
+    assert found.value.bug.endswith("and a time limit for a death")
 
 
 def test_right_functions_of_other_hands_pass():
@@ -205,6 +224,25 @@ def nothing(dead, _):
 RIGHT_GAE = backwards(death, either)
 
 
+def one_flag(ahead):
+    """As in CleanRL, where one flag stands for both and ``values`` alone are kept."""
+
+    def gae(r, v, w, dead, cut, gamma, gae_lambda):
+        done, found, later = (dead | cut).float(), torch.zeros_like(r), 0.0
+        for t in reversed(range(len(r))):
+            last = t == len(r) - 1
+            goes_on = 1 - done[t if last else t + ahead]
+            delta = r[t] + gamma * (w[t] if last else v[t + 1]) * goes_on - v[t]
+            found[t] = later = delta + gamma * gae_lambda * goes_on * later
+        return found
+
+    return gae
+
+
+def standardised(x, correction=1):
+    return (x - x.mean()) / (x.std(correction=correction) + 1e-8)
+
+
 def step_after(flag):
     return torch.cat([flag[1:], flag[-1:]])
 
@@ -254,6 +292,23 @@ OTHER_HANDS = {
         "takes the next row's value for the next state's": lambda r, v, w, *rest: RIGHT_GAE(
             r, v, torch.cat([v[1:], w[-1:]]), *rest
         ),
+        # CleanRL's single flag and shifted values, with the flags as they are here and there.
+        "takes the next row's value for the next state's, and a time limit for a death": one_flag(
+            0
+        ),
+        "takes the next row's value and flags, and a time limit for a death": one_flag(1),
+        "has swapped γ and λ": lambda r, v, w, dead, cut, lam, gamma: RIGHT_GAE(
+            r, v, w, dead, cut, gamma, lam
+        ),
+        "has swapped the two flags": lambda r, v, w, cut, dead, *numbers: RIGHT_GAE(
+            r, v, w, dead, cut, *numbers
+        ),
+        "has swapped rewards and values": lambda v, r, *rest: RIGHT_GAE(r, v, *rest),
+        "gives the critic's targets first": lambda *x: (RIGHT_GAE(*x) + x[1], RIGHT_GAE(*x)),
+        "standardises the advantages": lambda *x: standardised(RIGHT_GAE(*x)),
+        "standardises the advantages, with the divisor B": lambda *x: standardised(
+            RIGHT_GAE(*x), correction=0
+        ),
         "takes the values for the critic's targets": lambda *x: (RIGHT_GAE(*x), x[1]),
         "takes the advantages for the critic's targets": lambda *x: (a := RIGHT_GAE(*x), a),
     },
@@ -280,11 +335,33 @@ OTHER_HANDS = {
         "averages before it takes the smaller term": lambda *x: (
             -surrogate(pick=lambda plain, clipped: min(plain.mean(), clipped.mean()))(*x)
         ),
+        "clips from above alone": lambda new, old, a, c: torch.max(
+            -a * (new - old).exp(), -a * (new - old).exp().clamp(max=1 + c)
+        ).mean(),
+        "clips from below alone": lambda new, old, a, c: torch.max(
+            -a * (new - old).exp(), -a * (new - old).exp().clamp(min=1 - c)
+        ).mean(),
+        "clips the logarithm of the ratio": lambda new, old, a, c: torch.max(
+            -a * (new - old).exp(), -a * (new - old).clamp(-c, c).exp()
+        ).mean(),
+        "takes the logarithm of the ratio for the ratio": lambda *x: (
+            -surrogate(lambda new, old: new - old)(*x).mean()
+        ),
+        "holds every ratio against every advantage": lambda new, old, a, c: (
+            -surrogate()(new[:, None], old[:, None], a, c).mean()
+        ),
+        "standardises the advantages": lambda new, old, a, c: (
+            -surrogate()(new, old, standardised(a), c).mean()
+        ),
+        "standardises the advantages, with the divisor B": lambda new, old, a, c: (
+            -surrogate()(new, old, standardised(a, correction=0), c).mean()
+        ),
     },
     audit.check_my_value_loss: {
         "sums over the minibatch": lambda v, r: (v - r).square().sum(),
         "sums over the minibatch, with a half": lambda v, r: (v - r).square().sum() / 2,
         "takes the absolute error": lambda v, r: (v - r).abs().mean(),
+        "takes the Huber loss": torch.nn.functional.smooth_l1_loss,
         "takes the absolute error, with a half": lambda v, r: (v - r).abs().mean() / 2,
         "holds every value against every return": lambda v, r: (v - r[:, None]).square().mean(),
         "holds the mean value against the mean return": lambda v, r: (v - r).mean() ** 2,
@@ -300,6 +377,12 @@ OTHER_HANDS = {
         "takes logits for log-probabilities": lambda old, new: (
             (old.softmax(-1) * old).sum(-1) - (old.softmax(-1) * new).sum(-1)
         ),
+        "takes the new logits for log-probabilities": lambda old, new: torch.nn.functional.kl_div(
+            new, old.softmax(-1), reduction="none"
+        ).sum(-1),
+        "takes the softmax over the minibatch": lambda old, new: (
+            old.softmax(0) * (old.softmax(0) / new.softmax(0)).log()
+        ).sum(-1),
     },
     audit.check_my_entropy: {
         "has lost its minus sign": lambda x: (x.softmax(-1) * x.softmax(-1).log()).sum(-1),
@@ -309,6 +392,10 @@ OTHER_HANDS = {
             logits=x.softmax(-1)
         ).entropy(),
         "does not weigh by the probabilities": lambda x: -x.softmax(-1).log().sum(-1),
+        "takes logits for log-probabilities": lambda x: -(x.softmax(-1) * x).sum(-1),
+        "takes the softmax over the minibatch": lambda x: (
+            -(x.softmax(0) * x.log_softmax(0)).sum(-1)
+        ),
     },
     audit.check_my_log_prob: {
         "averages over the action": density(lambda x, _: x.mean(-1)),
@@ -318,6 +405,10 @@ OTHER_HANDS = {
         "takes the standard deviation for the variance": normal(lambda s: s.exp().sqrt()),
         "takes the variance for the standard deviation": normal(lambda s: s.exp().square()),
         "has lost its minus sign": density(lambda x, _: -x.sum(-1)),
+        "has lost the half of the square": lambda m, s, x: (
+            -(((x - m) / s.exp()) ** 2 + s + np.log((2 * np.pi) ** 0.5)).sum(-1)
+        ),
+        "gives the density and not its logarithm": density(lambda x, _: x.exp().prod(-1)),
     },
     audit.check_my_normalize: {
         "does not subtract the mean": lambda x: x / x.std(correction=0),
@@ -449,7 +540,7 @@ def test_what_only_small_minibatches_show_of_a_normalisation(normalize, name):
 
 def test_an_unknown_mistake_is_told_by_its_numbers():
     # Twice the right advantages: none of the catalogue.
-    with pytest.raises(audit.BugFound, match=r"none of the 15 known mistakes, but case 1") as found:
+    with pytest.raises(audit.BugFound, match=r"none of the 23 known mistakes, but case 1") as found:
         audit.check_my_gae(lambda *x: 2 * numpy_gae(*x), arrays="numpy")
     assert found.value.bug is None
     words = str(found.value)
@@ -460,6 +551,26 @@ def test_an_unknown_mistake_is_told_by_its_numbers():
 def test_another_shape_is_told():
     with pytest.raises(audit.BugFound, match=r"gives shape \(\), expected \(4,\)"):
         audit.check_my_kl(lambda p, q: numpy_kl(p, q).mean(), arrays="numpy")
+
+
+def test_what_gives_no_numbers_is_told():
+    for gives, said in ((None, "None"), ((1.0, {"kl": 0.0}), r"\(1.0, {'kl': 0.0}\)")):
+        with pytest.raises(TypeError, match=f"your function gives {said}, expected numbers"):
+            audit.check_my_policy_loss(lambda *_, gives=gives: gives)
+
+
+def test_an_error_of_ones_own_says_what_was_given():
+    # A mask made by 1 - flag, which numpy allows and torch does not, and arrays of one dimension.
+    with pytest.raises(RuntimeError, match="bool tensor") as found:
+        audit.check_my_gae(lambda r, v, w, dead, *_: r + w * (1 - dead) - v)
+    flags = ", ".join(["[5, 2] float64"] * 3 + ["[5, 2] bool"] * 2)
+    (note,) = found.value.__notes__
+    assert note.startswith(f"your gae was given {flags}, 0.9, 0.8 as torch tensors; ")
+    with pytest.raises(ValueError, match="ambiguous") as found:
+        audit.check_my_kl(lambda p, _: p if p[0] else 0, arrays="numpy")
+    assert found.value.__notes__[0].startswith(
+        "your KL was given [4, 3] float64, [4, 3] float64 as numpy arrays; "
+    )
 
 
 def test_arrays_of_another_kind_are_refused():
@@ -529,6 +640,10 @@ def rollout(change):
             "holds a reset as if it were a step",
         ),
         (
+            lambda x: dict.fromkeys(("terminated", "truncated"), x["terminated"] | x["truncated"]),
+            "has one flag for deaths and time limits",
+        ),
+        (
             lambda x: {"next_obs": np.append(x["next_obs"][:-1], x["next_obs"][-1:] + 1, axis=0)},
             None,
         ),
@@ -564,6 +679,40 @@ def test_the_first_wrong_row_is_told(change, words):
     with pytest.raises(audit.BugFound) as found:
         audit.check_my_rollout(rollout(change))
     assert str(found.value) == f"your rollout {words}"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: {"rewards": x["rewards"][:-1]}, r"has \[10, 10, 10, 9, 10, 10\] rows of"),
+        (lambda x: {"obs": np.append(x["obs"], x["obs"][:1], axis=0)}, r"has \[11, 10, 10, 10, "),
+        (lambda x: {name: values[:0] for name, values in x.items()}, r"has \[0, 0, 0, 0, 0, 0\] "),
+    ],
+)
+def test_a_rollout_has_as_many_rows_of_each(change, words):
+    with pytest.raises(ValueError, match=words):
+        audit.check_my_rollout(rollout(change))
+
+
+def test_what_a_rollout_lacks_is_named():
+    def one_flag(make_env, num_steps):
+        rows = rollout(lambda _: {})(make_env, num_steps)
+        rows["dones"] = rows.pop("terminated") | rows.pop("truncated")
+        return rows
+
+    with pytest.raises(ValueError, match=r"rollout has no \['terminated', 'truncated'\], expected"):
+        audit.check_my_rollout(one_flag)
+
+
+@pytest.mark.parametrize("given", [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9]])
+def test_what_are_no_probabilities_is_told(given):
+    def train(make_env, gamma):
+        _, value = exact()(make_env, gamma)
+        # The sign says which action pays; logits of them are large enough.
+        return (lambda obs: np.array(given)[:: int(obs[0])]), value
+
+    with pytest.raises(audit.BugFound, match=r"your trainer gives .*, expected two probabilities"):
+        audit.check_my_trainer(train)
 
 
 def played(env, action, seed=0):

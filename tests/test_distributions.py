@@ -88,6 +88,8 @@ def test_categorical_samples_are_those_of_torchs_multinomial():
     expected = torch.multinomial(params.softmax(-1), 1, generator=generator(5)).squeeze(-1)
     assert torch.equal(Categorical.sample(params, generator(5)), expected)
     assert expected.unique().tolist() == [0, 1, 2, 3]
+    # However the logits lie in memory, as a view of another layout say.
+    assert torch.equal(Categorical.sample(params.T.contiguous().T, generator(5)), expected)
 
 
 def test_gaussian_samples_have_its_mean_its_spread_and_no_correlation():

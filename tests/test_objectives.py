@@ -526,6 +526,8 @@ def test_two_shapes_in_one_call_are_refused(function, name, good, bad):
     with pytest.raises(ValueError, match=r"has shape .*, expected .* as \w+ has") as refusal:
         function(**arguments)
     assert all(shape in str(refusal.value) for shape in shapes)
+    with pytest.raises(TypeError, match=f"^{name} is a ndarray, expected a torch tensor"):
+        function(**arguments | {name: good.numpy()})
 
 
 @pytest.mark.parametrize("x", [B, torch.zeros(2, 3, 1)])

@@ -298,6 +298,16 @@ def test_rewards_that_are_not_time_major_are_refused(call, shape):
 
 
 @pytest.mark.parametrize(("call", "name"), TENSORS)
+def test_what_is_no_tensor_is_refused(call, name):
+    function, arguments = CALLS[call]
+    with pytest.raises(TypeError, match="ndarray"):
+        function(**arguments | {name: arguments[name].numpy()})
+    if "values" in arguments:
+        with pytest.raises(TypeError, match=f"^{name} is a ndarray, expected a torch tensor"):
+            function(**arguments | {name: arguments[name].numpy()})
+
+
+@pytest.mark.parametrize(("call", "name"), TENSORS)
 def test_a_wrong_dtype_is_refused(call, name):
     function, arguments = CALLS[call]
     wrong = arguments[name].long()

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image, ImageSequence
 
 from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
@@ -296,13 +298,25 @@ def test_once_a_run_has_lasted_so_long_it_is_kept_and_told_every_minute():
     assert (keep.SAVE_EVERY, keep.LOG_EVERY, keep.FIRST_LINE) == (60, 60, 10)
 
 
-def test_runs_that_begin_in_one_second_have_files_of_their_own(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [[], ["--eval-every", "15", "--eval-episodes", "1"]])
+def test_runs_that_begin_in_one_second_have_files_of_their_own(
+    more, command, tmp_path, monkeypatch
+):
     monkeypatch.setattr(shell.time, "strftime", lambda _: "20010203-040506")
-    said = [command("CartPole-v1", *SHORT, "--seed", seed)[1] for seed in range(3)]
+    said = [command("CartPole-v1", *SHORT, *more, "--seed", seed)[1] for seed in range(3)]
     names = [f"checkpoints/CartPole-v1-20010203-040506{x}.pt" for x in ("", "-2", "-3")]
     assert [out.splitlines()[-1] for out in said] == [f"checkpoint: {name}" for name in names]
     assert [PPO.load(name).config.seed for name in names] == [0, 1, 2]
+    names += [name.replace(".pt", ".best.pt") for name in names if more]
     assert sorted(tmp_path.rglob("*.p*t")) == sorted(tmp_path / name for name in names)
+
+
+def test_a_best_agent_that_is_there_is_not_written_over(command, tmp_path):
+    (tmp_path / "a.best.pt").write_text("mine")
+    words = ["--checkpoint", "a.pt", "--eval-every", "15", "--eval-episodes", "1"]
+    status, _, err = command("CartPole-v1", *SHORT, *words)
+    assert (status, err[:39]) == (2, "error: checkpoint is a.best.pt, which i")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.best.pt", "mine")]
 
 
 def test_one_of_many_that_claim_a_file_at_once_gets_it(tmp_path):
@@ -318,6 +332,13 @@ def test_one_of_many_that_claim_a_file_at_once_gets_it(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim, range(8))) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_file_where_the_folder_of_checkpoints_would_be_is_told(command, tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    status, out, err = command("CartPole-v1", *SHORT)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"error: \[Errno \d+\] .*checkpoints.*\n", err)
 
 
 @pytest.mark.parametrize("path", ["text/a.pt", "text/b/a.pt"])
@@ -367,6 +388,29 @@ for error in (ValueError, OSError, SystemExit, RuntimeError):
         name = f"tests/{error.__name__}{at}-v0"
         gym.register(name, Failing, kwargs={"at": at, "error": error})
 gym.register("tests/Endless-v0", Failing)
+
+
+def test_an_environment_that_goes_to_another_folder_takes_nothing_with_it(command, tmp_path):
+    (tmp_path / "away").mkdir()
+
+    class Leaves(CartPoleEnv):
+        def step(self, action):
+            os.chdir(tmp_path / "away")
+            return super().step(action)
+
+    gym.register("Leaves-v0", Leaves, max_episode_steps=9)
+    try:
+        words = ["--checkpoint", "in/a.pt", "--eval-every", 15, "--eval-episodes", 1]
+        status, out, _ = command("Leaves-v0", *SHORT, *words)
+    finally:
+        os.chdir(tmp_path)
+        del gym.registry["Leaves-v0"]
+    assert status == 0
+    assert "best agent: in/a.best.pt, mean" in out
+    assert out.endswith("checkpoint: in/a.pt\n")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == [tmp_path / "in/a.best.pt", tmp_path / "in/a.pt"]
+    assert read_checkpoint("in/a.pt")["env_steps"] == 30
 
 
 @pytest.mark.parametrize("error", ["ValueError", "OSError", "SystemExit", "RuntimeError"])
@@ -475,6 +519,43 @@ def test_a_reader_that_is_gone_ends_nothing():
     )
     assert done.stdout.splitlines()[0] == "0", done.stdout
     assert "rror" not in done.stdout
+
+
+def _closed():
+    return None
+
+
+def _full():
+    return Path("/dev/full").open("w")
+
+
+def _gone():
+    """A terminal that somebody has closed."""
+    there, here = os.openpty()
+    os.close(there)
+    return os.fdopen(here, "w")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /dev/full")
+@pytest.mark.parametrize("stdout", [_closed, _full, _gone])
+def test_training_that_nobody_can_hear_of_has_the_status_of_its_own(stdout, command, monkeypatch):
+    statuses = []
+    # What an evaluation says is all that there is of it.
+    for words in (["CartPole-v1", *SHORT, "--checkpoint"], ["evaluate", "--episodes", 1]):
+        monkeypatch.setattr(sys, "stdout", stdout())
+        status, _, err = command(*words, "a.pt")
+        sys.stdout.close()
+        assert ("[Errno" in err) == (stdout is not _closed)
+        statuses.append(status)
+    assert statuses == [0, 0 if stdout is _closed else 2]
+    assert PPO.load("a.pt").env_steps == 30
+
+
+def test_training_needs_no_stderr(command, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    status, out, _ = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    sys.stderr.close()
+    assert (status, out.splitlines()[-1]) == (0, "checkpoint: a.pt")
 
 
 def test_what_was_learned_is_kept_when_a_gradient_is_not_finite(command, monkeypatch):
@@ -741,6 +822,14 @@ def test_actions_can_be_drawn_instead(command):
     assert greedy != drawn
 
 
+def test_an_agent_is_not_evaluated_in_a_world_of_other_states(command):
+    an_agent("a.pt", "FrozenLake8x8-v1")
+    # The 16 states of the small lake have numbers that the agent of the large one knows.
+    status, out, err = command("evaluate", "a.pt", "--env", "FrozenLake-v1", "--episodes", 1)
+    assert (status, out) == (2, "")
+    assert "whose spaces are [['Discrete', 16], ['Discrete', 4]], expected [['Discrete', 64]" in err
+
+
 def test_evaluation_uses_the_arguments_of_the_environment(command):
     trainer = PPO("Pendulum-v1", PPOConfig(total_steps=512), env_kwargs={"g": 0.0})
     trainer.save("a.pt")
@@ -837,8 +926,17 @@ REFUSED = {
         ["evaluate", "text"],
         "error: path is text, whose checksum is wrong or missing, expected",
     ),
+    "other observations": (
+        ["evaluate", "a.pt", "--env", "Acrobot-v1"],
+        r"env is Acrobot-v1, whose spaces are \[\['Box', 6\], \['Discrete', 3\]\], expected "
+        r"\[\['Box', 4\], \['Discrete', 2\]\] as in a.pt",
+    ),
     "no episode": (["evaluate", "a.pt", "--episodes", "0"], "error: num_episodes is 0, expected"),
     "a seed": (["evaluate", "a.pt", "--seed", "-1"], "error: Seed must be greater or equal to z"),
+    "a seed of 23 digits": (
+        ["evaluate", "a.pt", "--draw", "--seed", "9" * 23],
+        "error: seed is 9+, expected an integer from 0 to",
+    ),
     "a suffix": (
         ["evaluate", "a.pt", "--episodes", "1", "--film", "a.avi"],
         "error: path is a.avi, expected a name in .gif, .webp, .png",

@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,9 +26,9 @@ import torch.distributed as dist
 import tyro
 
 from ppo_lib.best import KeepBest, best_evaluation
-from ppo_lib.checkpoint import env_of, load_policy, read_checkpoint
+from ppo_lib.checkpoint import describe_spaces, env_of, load_policy, read_checkpoint
 from ppo_lib.config import SETTINGS, PPOConfig, settings
-from ppo_lib.envs import latest_version
+from ppo_lib.envs import check_envs, latest_version, make_envs
 from ppo_lib.evaluate import evaluate
 from ppo_lib.parallel import ParallelPPO
 from ppo_lib.ppo import PPO
@@ -155,8 +155,11 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
         return 1
     stopped = interruption.stopped_by or interruption.signal if trainer.env_steps < total else None
     if first:
-        with printing():
-            _report(trainer, keeper.path, best, stopped)
+        try:
+            with printing():
+                _report(trainer, keeper.path, best, stopped)
+        except OSError as error:  # the run is what it is, whoever hears of it
+            say(f"stdout: {error}")
     elif stopped is not None:
         say(f"rank {trainer.rank}: stopped by {stopped.name}")
     return 1 if not whole else 0 if stopped is None else 128 + stopped
@@ -185,20 +188,20 @@ def _keep(
     best = None
     if every is not None:
         best = KeepBest(_best_of(path), every, num_episodes=options.eval_episodes)
-        if new:
-            refuse_existing(best.path)
     kept = {"eval_every": every, "eval_episodes": options.eval_episodes}
     kept["tensorboard"] = None if options.tensorboard is None else str(options.tensorboard)
     for numbered in free_paths(path):
         try:
+            if new and best is not None:
+                refuse_existing(_best_of(numbered))
             keeper = Keeper(trainer, numbered, kept, new=new)
             break
         except FileExistsError:
-            if named:
+            if named or not path.parent.is_dir():  # a file, say, where its folder would be
                 refuse_existing(path)
                 raise
     if best is not None:
-        best.path = _best_of(keeper.path)
+        best.path = _best_of(keeper.path).absolute()
         if new and resume is not None and _best_of(resume).exists():
             shutil.copyfile(_best_of(resume), best.path)
     return best, keeper
@@ -216,7 +219,7 @@ def _report(trainer: PPO, path: Path, best: KeepBest | None, stopped: Any) -> No
     print(f"mean return of the last 20 episodes: {history.recent_return():.1f}")
     found = best_evaluation(history)
     if best is not None and found is not None:
-        where = best.path if best.path.exists() else "not kept"
+        where = _best_of(path) if best.path.exists() else "not kept"
         print(f"best agent: {where}, mean return {found[1]:.1f} at {found[0]:,} steps")
     if stopped is not None:
         print(f"stopped by {stopped.name}: {_resume(trainer, path)} goes on")
@@ -251,7 +254,15 @@ def play(options: Evaluate) -> None:
         env_id, env_kwargs, wrappers = env_of(state, path, asked=env_id is not None)
     else:
         env_kwargs, wrappers = {}, []
-    more: dict[str, Any] = {"seed": seed, "env_kwargs": env_kwargs, "wrappers": wrappers}
+    made: dict[str, Any] = {"env_kwargs": env_kwargs, "wrappers": wrappers}
+    with closing(make_envs(env_id, 1, **made)) as envs:
+        check_envs(envs)
+        spaces = describe_spaces(envs.single_observation_space, envs.single_action_space)
+    require(
+        spaces == state["spaces"],
+        f"env is {env_id}, whose spaces are {spaces}, expected {state['spaces']} as in {path}",
+    )
+    more: dict[str, Any] = {"seed": seed} | made
     returns = evaluate(
         policy, env_id, num_episodes=options.episodes, deterministic=not options.draw, **more
     )
@@ -335,6 +346,9 @@ def main() -> int:
         The exit status: 2 where something was refused before training, 130 where Ctrl-C has ended
         it at once, and as `train` says.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed, as by ``>&-``
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         with printing():

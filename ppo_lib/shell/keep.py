@@ -16,7 +16,6 @@ import torch
 
 from ppo_lib.checkpoint import behind_links, plain, state_without_history, write_checkpoint
 from ppo_lib.ppo import PPO
-from ppo_lib.validate import require
 
 try:
     import fcntl
@@ -56,9 +55,10 @@ class Keeper:
 
     def __init__(self, trainer: PPO, path: Path, options: dict[str, Any], *, new: bool) -> None:
         self.path, self.options = path, options
+        self._file = path.absolute()  # an environment may change the folder that others start from
         self._due = _now_and_then(0.0, SAVE_EVERY)
         self._failed = False
-        self._folders = [folder for folder in path.parents if not folder.exists()]
+        self._folders = [folder for folder in self._file.parents if not folder.exists()]
         if new:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.open("xb").close()  # nobody else's from here on
@@ -97,7 +97,7 @@ class Keeper:
 
     def remove(self) -> None:
         """Remove the file, and the folders that were made for it."""
-        self.path.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
         with suppress(OSError):  # where something else is by now
             for folder in self._folders:
                 folder.rmdir()
@@ -113,7 +113,7 @@ class Keeper:
 
     def _write(self) -> None:
         history = {name: rows[:length] for name, (rows, length) in self._history.items()}
-        write_checkpoint(self.path, self._state | history)
+        write_checkpoint(self._file, self._state | history)
         self._written, self.written_steps = True, self.steps
 
 
@@ -184,10 +184,10 @@ def free_paths(path: Path) -> Iterator[Path]:
 
 def refuse_existing(path: Path) -> None:
     """Refuse to write where something is."""
-    require(
-        not path.exists() and not path.is_symlink(),
-        f"checkpoint is {path}, which is there already: name another file, or --resume {path}",
-    )
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(
+            f"checkpoint is {path}, which is there already: name another file, or --resume {path}"
+        )
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def locked(path: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    there = behind_links(path)
+    there = behind_links(path).absolute()
     lock = there.with_name(f"{there.name}.lock")
     with lock.open("ab") as file:
         try:
@@ -224,12 +224,18 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """What is printed inside is out at the end; nobody need read it, as in ``… | true``."""
+    """What is printed inside is out at the end; nobody need read it, as in ``… | true``.
+
+    Raises:
+        OSError: if it can't be written, on a full disk or to a terminal that is gone.
+    """
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at exit, too
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def say(line: str) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ppo_lib.validate import in_unit_interval, require
+from ppo_lib.validate import in_unit_interval, require, same_shape
 
 
 class RunningMoments(nn.Module):
@@ -102,6 +102,7 @@ class RewardNormalizer(RunningMoments):
     The sum G_t = r_t + γ G_{t-1} runs forward within an episode; it only sets a scale.  Rewards
     are not shifted, which would change what is optimal when episodes end.  What comes out is
     within ±10, as in OpenAI's baselines: where the sum has hardly varied, the scale means nothing.
+    As there, 1e-8 is added to the variance: sums that vary by less than 1e-4 come out small.
 
     Args:
         num_envs: N, environments.
@@ -128,6 +129,7 @@ class RewardNormalizer(RunningMoments):
         Returns:
             ``[T, N]``.
         """
+        same_shape(rewards=rewards, ended=ended, mask=mask)
         sums = []
         for paid, ends in zip(rewards, ended, strict=True):
             self.sums = paid + self.gamma * self.sums

@@ -514,3 +514,13 @@ def test_rows_of_another_width_and_no_rows_are_refused():
         with pytest.raises(ValueError, match=r"^rows has shape \(.*\), expected \(\.\.\., 3\)"):
             normalizer.update(torch.tensor(wrong))
     assert (normalizer.count, normalizer.mean.tolist()) == (0, [0, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["ended", "mask"])
+def test_a_mask_of_another_shape_than_the_rewards_is_refused(name: str) -> None:
+    masks = {"ended": torch.zeros(3, 2, dtype=torch.bool), "mask": torch.ones(3, 2).bool()}
+    masks[name] = masks[name][:, :1]
+    with pytest.raises(
+        ValueError, match=rf"^{name} has shape \(3, 1\), expected \(3, 2\) as rewards has"
+    ):
+        RewardNormalizer(2, gamma=0.9)(torch.ones(3, 2), **masks)

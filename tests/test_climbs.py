@@ -248,6 +248,17 @@ def test_stored_runs_are_complete_and_the_rates_were_chosen_on_others(climb: str
         assert s.learning_rate == climbs.best(s.tried)
 
 
+def test_the_second_climb_has_the_rates_of_the_first_and_other_seeds() -> None:
+    first, again = (
+        climbs.load(DATA / f"ladder-cartpole{ending}.json") for ending in ("", "-again")
+    )
+    assert list(again) == list(first)
+    for rung, s in again.items():
+        assert s.learning_rate == first[rung].learning_rate
+        assert s.runs.seeds == tuple(range(200, 250))
+        assert s.runs.steps.tolist() == first[rung].runs.steps.tolist()
+
+
 def test_a_step_compares_a_rung_with_the_one_that_it_changes() -> None:
     stored = climbs.load(DATA / "ladder-cartpole.json")
     clip, reuse, kl = (stored[rung].runs.finals for rung in ("clip", "reuse", "kl"))

@@ -183,13 +183,13 @@ def test_who_has_no_step_in_a_minibatch_of_the_critic_sits_it_out() -> None:
     learner.acts, learner.rates, who = torch.tensor([True, True]), torch.ones(2), []
     losses = []
     learner.fleet.descend = lambda loss, _, acts: (losses.append(loss.tolist()), who.append(acts))
-    learner.fleet.value = lambda x: torch.zeros(x.shape[:2])
+    learner.fleet.value = lambda x: torch.ones(x.shape[:2])
     counts = torch.zeros(2, 256, dtype=torch.bool)
     counts[0, :129] = counts[1, :100] = True
     learner._fit_critic(torch.zeros(2, 256, 4), torch.full((2, 256), 3.0), counts)
     # Four passes over minibatches of 128; in the second one step is left, and none.
     assert [acts.tolist() for acts in who] == [[True, True], [True, False]] * 4
-    assert losses == [[4.5, 4.5], [4.5, 0.0]] * 4
+    assert losses == [[2.0, 2.0], [2.0, 0.0]] * 4
 
 
 def test_the_rate_falls_linearly_to_0_over_the_budget_of_each_agent() -> None:
@@ -221,6 +221,11 @@ def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
         ("return", {"total_steps": 511}, "total_steps is 511, expected at least .* = 512"),
         ("clip", {"seeds": (-1,)}, "seed is -1, expected an integer from 0 to"),
         ("clip", {"learning_rate": 0.0}, r"learning_rate is 0\.0, expected numbers above 0"),
+        (
+            "clip",
+            {"seeds": (0, 1), "learning_rate": [1e-3, 0.0]},
+            r"learning_rate is \[0\.001, 0\.0\], expected numbers above 0",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(rung: str, numbers: dict, message: str) -> None:

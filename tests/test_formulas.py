@@ -112,6 +112,8 @@ AXES = {
     ("tex", "axes", "expected"),
     [
         (r"\sum_{i=1}^2 \big( i + \sum_{i=1}^3 i \big)", (), 15.0),
+        (r"\sum_{i=1}^3 \sum_{i=1}^i i", (), 10.0),
+        (r"\sum_{i=1}^2 \sum_{k=1}^3 i k", (), 18.0),
         ("z^n", (), 8.0),
         (r"\sum_{i=t}^1 (i + 1)", ("t",), [3.0, 2.0]),
         (r"\max_{i \ge t} (3 - i)", ("t",), [3.0, 2.0]),
@@ -143,6 +145,8 @@ AXES = {
             ("x", "s", "a"),
             [[[2.0, 0.0]], [[0.0, 30.0]]],
         ),
+        (r"\frac{\partial g(1)}{\partial \theta_{0, 1}}", (), 30.0),
+        (r"\sum_{a=1}^1 \frac{\partial g(1)}{\partial \theta_{0, a}}", (), 30.0),
         (r"\lVert \nabla g(x) \rVert", ("x",), [2.0, 30.0]),
         (r"\lVert \nabla ( g(0) + g(1) ) \rVert^2", (), 904.0),
     ],
@@ -244,12 +248,13 @@ def test_rounding_is_allowed_and_no_more(tmp_path):
         (8.0, 15.0, False),
         (-8.0, 7.0, True),
     ):
-        world = World({"y": right + apart * EXACT_TOLERANCE, "z": right + 1})
+        left = numbers(right + apart * EXACT_TOLERANCE, 0.25)
+        world = World({"f(s)": left, "g(s)": numbers(right + 1, 1.25)})
         if holds:
-            check(tmp_path, "y = z - 1", world)
+            check(tmp_path, "f(s) = g(s) - 1", world)
             continue
         with pytest.raises(CheckFailed, match="more than allowed apart"):
-            check(tmp_path, "y = z - 1", world)
+            check(tmp_path, "f(s) = g(s) - 1", world)
 
 
 # ------------------------------------------------------------------ what is no check
@@ -467,6 +472,8 @@ def test_arguments_behind_a_bracket_are_those_of_each_term():
     assert show(read_expression(r"(p + q)(a \mid s)")) == "p(a | s) + q(a | s)"
     with pytest.raises(Unreadable, match=r"cannot read a list behind a bracket, .*: a$"):
         read_expression("(p + 2)(a, s)")
+    x, y = formulas.Symbol("x"), formulas.Symbol("y")
+    assert show(formulas.Symbol("f", args=(x, y))) == "f(x, y)"
 
 
 def test_a_logarithm_and_a_gradient_are_of_the_next_factor():
@@ -645,13 +652,15 @@ def test_every_symbol_of_the_exact_world_is_what_its_trajectories_say():
     }
     for tex, expected in known.items():  # with more steps, in which nothing happens
         found = means(tex)
-        assert found.shape[1] >= 51
+        assert found.shape[1] == (53 if tex.startswith("s") else 52)
         if tex.startswith("s"):
             then = expected[:, -1:].expand(-1, 60)
         else:
             then = torch.zeros(len(expected), 60)
         expected = torch.cat([expected, then], 1)[:, : found.shape[1]]
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, msg=tex)
+    plain = exact_world(mdp, made.theta, gamma=gamma, critic=critic)
+    assert plain.meaning(r"\lambda") == 0.5  # whose 45th power is below rounding
     codes = means(r"\tau^n")
     assert torch.equal(every.states[codes[1:]], samples.states)
     assert torch.equal(every.actions[codes[1:]], samples.actions)
@@ -703,6 +712,24 @@ def test_each_number_of_an_estimate_is_held_against_its_own_error(tmp_path):
             check(tmp_path, tex, World(whole | {"f(x)": wrong}), parts=parts)
 
 
+def test_a_draw_is_held_against_its_mean_over_what_is_claimed(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Verdict, "show", lambda verdict: shown.append(verdict))
+    draws = numbers([2.0, 6.0], [4.0, 2.0], [torch.nan, torch.nan])
+    symbols = {r"P_\theta(\tau)": AXES[r"P_\theta(\tau)"], "f(x)": Known(draws, (r"\tau",))}
+    symbols |= {"u(x)": numbers(11 / 3, 17 / 3), "w": 1.0}  # less 1, times 3/4: 2 and 3.5
+    where = Known(torch.tensor([True, True, False]), (r"\tau",))
+    sizes = {r"\tau": 3, "x": 2}
+    check(tmp_path, r"f(x) \approx u(x) - w", World(symbols, sizes=sizes), where=where)
+    assert shown[0].rows[:2] == (
+        ("left side", "2 numbers from 2 to 3.5"),
+        ("right side", "2 numbers from 2 to 3.5"),
+    )
+    symbols["u(x)"] = numbers(11 / 3, 18 / 3)
+    with pytest.raises(CheckFailed, match=r"the sides are 3\.5 and 3\.75 at x = 1"):
+        check(tmp_path, r"f(x) \approx u(x) - w", World(symbols, sizes=sizes), where=where)
+
+
 def test_forty_parts_of_the_samples_are_all_of_them():
     theta = torch.randn(14, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     dice = torch.Generator().manual_seed(2)
@@ -734,6 +761,7 @@ def test_forty_parts_of_the_samples_are_all_of_them():
         ("source = '3 - z'\nleft = '1'", "the same"),
         ("source = 'y = z + 3 = 6'", "off by 1"),
         (r"source = '3 + z + \log(z - 3)'", "no number"),
+        (r"source = 'y^V = z + 3 = \log(z - 3)'", "no number"),
         ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),
         (
             "source = 'y = z + 2'\nmended = [['z + 2', 'z + 3']]\nneeds = 'one more'",
@@ -750,6 +778,13 @@ def test_the_sources_formula_is_run_with_the_numbers_of_the_book(tmp_path, capsy
     check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0, "f(x)": numbers(5.0, 5.25)}))
     _, _, found = capsys.readouterr().out.rstrip("\n").partition(" · source: ")
     assert found == (said or "")
+
+
+def test_a_formula_of_the_source_that_cannot_be_read_is_shown_as_it_is(tmp_path):
+    row = "reads = []\n[[statement]]\nlabel = 'eq-x'\nsource = 'y = z + )'"
+    (tmp_path / "ledger.toml").write_text(row, encoding="utf-8")
+    with pytest.raises(Unreadable, match=r"at character 8, here: y = z \+  ⟶ \)"):
+        check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
 
 
 def test_a_mend_that_mends_nothing_is_refused(tmp_path):
@@ -783,3 +818,4 @@ def test_every_equation_of_the_book_is_read_or_says_why_not(label):
 def test_the_print_becomes_a_tree_that_ignores_spacing():
     tight = read_expression(r"\hat A^{(k)}_t(1-\lambda)")
     assert tight == read_expression(r"\hat A^{(k)}_t \, \big( 1 - \lambda \big)")
+    assert repr(read_expression("2")) == "Number(text='2')"  # without its place

@@ -236,6 +236,16 @@ def test_wrong_arguments_are_refused(rung: str, numbers: dict, message: str) -> 
 # -- what is stored --------------------------------------------------------------------------
 
 
+def test_the_climbs_are_those_whose_runs_are_stored() -> None:
+    found = {name: tuple(climb) for name, climb in climbs.CLIMBS.items()}
+    assert found == {
+        "cartpole": (worlds.CartPole, 15_360, 0.98, 6, 20),
+        "acrobot": (worlds.Acrobot, 30_720, 0.99, 5, 20),
+        "pendulum": (worlds.Pendulum, 61_440, 0.9, 5, 20),
+    }
+    assert climbs.HIDDEN_SIZES == (32, 32)
+
+
 @pytest.mark.parametrize("climb", climbs.CLIMBS)
 def test_stored_runs_are_complete_and_the_rates_were_chosen_on_others(climb: str) -> None:
     stored = climbs.load(DATA / f"ladder-{climb}.json")

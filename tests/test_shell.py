@@ -23,7 +23,7 @@ from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
 from ppo_lib.checkpoint import read_checkpoint, write_checkpoint
 from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
-from ppo_lib.shell import keep
+from ppo_lib.shell import film, keep
 
 #: Two updates of 15 steps.
 SHORT = (
@@ -780,6 +780,28 @@ def test_a_film_shows_one_more_episode_from_its_first_picture_to_its_last(suffix
         assert shown.shape == drawn.shape
         assert np.abs(shown - drawn).mean() <= (0 if exact else 2)
     assert np.abs(frames[0] - pictures[-1]).mean() > 2
+
+
+@pytest.mark.parametrize("numbers", [{"sutton_barto_reward": True}, None])
+def test_a_film_is_of_the_environment_that_is_named(numbers, tmp_path, monkeypatch):
+    make, made = film.make_envs, []
+
+    def without_a_speed(*args, **kwargs):
+        made.append(make(*args, **kwargs))
+        made[0].metadata = {k: x for k, x in made[0].metadata.items() if k != "render_fps"}
+        return made[0]
+
+    monkeypatch.setattr(film, "make_envs", without_a_speed)
+    policy, path = an_agent(tmp_path / "a.pt").policy, tmp_path / "a.png"
+    frames = film.save_film(policy, "CartPole-v1", path, seed=4, env_kwargs=numbers)
+    assert frames == play_by_hand(policy, 4)[0] + 1
+    (envs,) = made
+    assert envs.num_envs == 1
+    assert envs.closed
+    assert envs.envs[0].unwrapped._sutton_barto_reward == (numbers is not None)
+    with Image.open(path) as pictures:
+        lasts = [picture.info["duration"] for picture in ImageSequence.Iterator(pictures)]
+    assert sum(lasts) == pytest.approx(frames * 1000 / 30, rel=0.01)
 
 
 # ------------------------------------------------------------------ refusals

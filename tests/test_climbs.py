@@ -180,6 +180,7 @@ def test_what_is_evaluated_is_what_an_agent_was_at_each_step(monkeypatch) -> Non
 
 def test_who_has_no_step_in_a_minibatch_of_the_critic_sits_it_out() -> None:
     learner = Learner(Fleet(worlds.CartPole, PPOConfig(), (1, 2)), climbs.RUNGS["baseline"])
+    assert learner.learning_rates.tolist() == pytest.approx([2e-3] * 2)
     learner.acts, learner.rates, who = torch.tensor([True, True]), torch.ones(2), []
     losses = []
     learner.fleet.descend = lambda loss, _, acts: (losses.append(loss.tolist()), who.append(acts))
@@ -205,11 +206,13 @@ def test_the_rate_falls_linearly_to_0_over_the_budget_of_each_agent() -> None:
 
 
 def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
-    first, again = (climbs.run("return", (0, 1), total_steps=600) for _ in range(2))
+    first = climbs.run("return", (0, 1), total_steps=600)
+    again = climbs.run("return", (0, 1), total_steps=600, learning_rate=2e-3)
     assert first.finals.tolist() == again.finals.tolist()
     rates = climbs.run("pieces", (0, 0), total_steps=600, learning_rate=[1e-3, 1e-1])
     assert rates.returns[0, 0] == rates.returns[1, 0] or rates.returns[0, 0] > 5
     assert rates.finals[0] != rates.finals[1]
+    assert climbs.run("gae", total_steps=512).seeds == (0,)
 
 
 @pytest.mark.parametrize(

@@ -933,6 +933,29 @@ def test_a_signal_in_the_last_update_stops_nothing(command, monkeypatch):
     assert "stopped" not in out
 
 
+@pytest.mark.parametrize(
+    ("signals", "name"),
+    [((), "SIGINT"), (("SIGINT",) * 2, "SIGINT"), (("SIGTERM", "SIGINT"), "SIGTERM")],
+)
+def test_what_ends_an_update_at_once_is_told_as_the_first_that_came(
+    signals, name, command, monkeypatch
+):
+    update = PPO.update
+
+    def ended(self, rollout):
+        if self.env_steps == 15:  # the second of two
+            for one in signals:
+                os.kill(os.getpid(), getattr(signal, one))
+            raise KeyboardInterrupt
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", ended)
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert (status, err) == (128 + getattr(signal, name), "")
+    assert out.endswith(f"\nstopped by {name}: --resume a.pt goes on\ncheckpoint: a.pt\n")
+    assert PPO.load("a.pt").env_steps == 15
+
+
 def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():
     before = {name: signal.getsignal(name) for name in (signal.SIGHUP, signal.SIGTERM)}
     try:

@@ -782,26 +782,55 @@ def test_a_film_shows_one_more_episode_from_its_first_picture_to_its_last(suffix
     assert np.abs(frames[0] - pictures[-1]).mean() > 2
 
 
-@pytest.mark.parametrize("numbers", [{"sutton_barto_reward": True}, None])
-def test_a_film_is_of_the_environment_that_is_named(numbers, tmp_path, monkeypatch):
+class Darkening(gym.Env):
+    """Three steps, each of which makes its picture 50 darker; no word of its speed."""
+
+    metadata: dict = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's own form)
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, first=250, render_mode=None):
+        self.first, self.render_mode = first, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.shade = self.first
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):  # noqa: ARG002
+        self.shade -= 50
+        return np.zeros(1, np.float32), 0.0, self.shade == self.first - 150, False, {}
+
+    def render(self):
+        return np.full((8, 8, 3), self.shade, np.uint8)
+
+
+gym.register("tests/Darkening-v0", Darkening)
+
+
+@pytest.mark.filterwarnings("ignore:.*No render fps was declared")
+@pytest.mark.parametrize("numbers", [{"first": 200}, None])
+def test_a_film_has_every_picture_of_the_environment_that_is_named(numbers, tmp_path, monkeypatch):
     make, made = film.make_envs, []
 
-    def without_a_speed(*args, **kwargs):
+    def watched(*args, **kwargs):
         made.append(make(*args, **kwargs))
-        made[0].metadata = {k: x for k, x in made[0].metadata.items() if k != "render_fps"}
         return made[0]
 
-    monkeypatch.setattr(film, "make_envs", without_a_speed)
-    policy, path = an_agent(tmp_path / "a.pt").policy, tmp_path / "a.png"
-    frames = film.save_film(policy, "CartPole-v1", path, seed=4, env_kwargs=numbers)
-    assert frames == play_by_hand(policy, 4)[0] + 1
+    monkeypatch.setattr(film, "make_envs", watched)
+    path, env_id = tmp_path / "a.png", "tests/Darkening-v0"
+    policy = an_agent(tmp_path / "a.pt", env_id).policy
+    assert film.save_film(policy, env_id, path, seed=4, env_kwargs=numbers) == 4
+    with Image.open(path) as pictures:
+        shown = [
+            (int(np.asarray(picture.convert("L")).mean()), picture.info["duration"])
+            for picture in ImageSequence.Iterator(pictures)
+        ]
+    first = 200 if numbers else 250
+    assert [shade for shade, _ in shown] == [first, first - 50, first - 100, first - 150]
+    assert [lasts for _, lasts in shown] == pytest.approx([1000 / 30] * 4, abs=0.1)
     (envs,) = made
     assert envs.num_envs == 1
     assert envs.closed
-    assert envs.envs[0].unwrapped._sutton_barto_reward == (numbers is not None)
-    with Image.open(path) as pictures:
-        lasts = [picture.info["duration"] for picture in ImageSequence.Iterator(pictures)]
-    assert sum(lasts) == pytest.approx(frames * 1000 / 30, rel=0.01)
 
 
 # ------------------------------------------------------------------ refusals
@@ -853,6 +882,10 @@ REFUSED = {
         ["CartPole-v1", "--checkpoint", "a.pt"],
         "error: checkpoint is a.pt, which is there",
     ),
+    "a file before anything is said": (
+        ["Acrobot-v1", "--checkpoint", "a.pt"],
+        "error: checkpoint is a.pt, which is there",
+    ),
     "a folder": (["CartPole-v1", "--checkpoint", "."], "error: checkpoint is ., which is there"),
     "no file": (["evaluate", "b.pt"], "error: path is b.pt, where no file is; expected a check"),
     "another file": (
@@ -885,6 +918,20 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_trained(name, command, t
     assert message[:6] != "error:" or err.count("\n") == 1
     assert "Traceback" not in out + err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_another_run_makes_at_the_same_time_is_refused(command, tmp_path, monkeypatch):
+    make = shell._make_trainer
+
+    def late(*args):
+        (tmp_path / "a.pt").write_text("another's")
+        return make(*args)
+
+    monkeypatch.setattr(shell, "_make_trainer", late)
+    status, _, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert status == 2
+    assert err.startswith("error: checkpoint is a.pt, which is there already: name another file")
+    assert (tmp_path / "a.pt").read_text() == "another's"
 
 
 def test_an_environment_of_a_module_that_is_not_there_is_refused_in_a_line(command):

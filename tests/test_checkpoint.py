@@ -855,6 +855,8 @@ def test_weights_that_do_not_fit_leave_the_policy_as_it_was(tmp_path):
     trainer.save(tmp_path / "agent.pt")
     policy = Wide()
     before = policy.layer.weight.detach().clone()
-    with pytest.raises(ValueError, match="policy has other weights than"):
-        load_policy(tmp_path / "agent.pt", policy)
-    assert torch.equal(policy.layer.weight, before)
+    for load in (load_policy, PPO.load):
+        with pytest.raises(ValueError, match="policy has other weights than"):
+            load(tmp_path / "agent.pt", policy=policy)
+        assert torch.equal(policy.layer.weight, before)
+    assert not plain({"w": policy.layer.weight})["w"].requires_grad

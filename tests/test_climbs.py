@@ -180,16 +180,17 @@ def test_what_is_evaluated_is_what_an_agent_was_at_each_step(monkeypatch) -> Non
 
 def test_who_has_no_step_in_a_minibatch_of_the_critic_sits_it_out() -> None:
     learner = Learner(Fleet(worlds.CartPole, PPOConfig(), (1, 2)), climbs.RUNGS["baseline"])
+    assert learner.learning_rates.tolist() == pytest.approx([2e-3] * 2)
     learner.acts, learner.rates, who = torch.tensor([True, True]), torch.ones(2), []
     losses = []
     learner.fleet.descend = lambda loss, _, acts: (losses.append(loss.tolist()), who.append(acts))
-    learner.fleet.value = lambda x: torch.zeros(x.shape[:2])
+    learner.fleet.value = lambda x: torch.ones(x.shape[:2])
     counts = torch.zeros(2, 256, dtype=torch.bool)
     counts[0, :129] = counts[1, :100] = True
     learner._fit_critic(torch.zeros(2, 256, 4), torch.full((2, 256), 3.0), counts)
     # Four passes over minibatches of 128; in the second one step is left, and none.
     assert [acts.tolist() for acts in who] == [[True, True], [True, False]] * 4
-    assert losses == [[4.5, 4.5], [4.5, 0.0]] * 4
+    assert losses == [[2.0, 2.0], [2.0, 0.0]] * 4
 
 
 def test_the_rate_falls_linearly_to_0_over_the_budget_of_each_agent() -> None:
@@ -205,11 +206,13 @@ def test_the_rate_falls_linearly_to_0_over_the_budget_of_each_agent() -> None:
 
 
 def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
-    first, again = (climbs.run("return", (0, 1), total_steps=600) for _ in range(2))
+    first = climbs.run("return", (0, 1), total_steps=600)
+    again = climbs.run("return", (0, 1), total_steps=600, learning_rate=2e-3)
     assert first.finals.tolist() == again.finals.tolist()
     rates = climbs.run("pieces", (0, 0), total_steps=600, learning_rate=[1e-3, 1e-1])
     assert rates.returns[0, 0] == rates.returns[1, 0] or rates.returns[0, 0] > 5
     assert rates.finals[0] != rates.finals[1]
+    assert climbs.run("gae", total_steps=512).seeds == (0,)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,11 @@ def test_run_is_the_same_twice_and_rates_are_each_agent_s_own() -> None:
         ("return", {"total_steps": 511}, "total_steps is 511, expected at least .* = 512"),
         ("clip", {"seeds": (-1,)}, "seed is -1, expected an integer from 0 to"),
         ("clip", {"learning_rate": 0.0}, r"learning_rate is 0\.0, expected numbers above 0"),
+        (
+            "clip",
+            {"seeds": (0, 1), "learning_rate": [1e-3, 0.0]},
+            r"learning_rate is \[0\.001, 0\.0\], expected numbers above 0",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(rung: str, numbers: dict, message: str) -> None:
@@ -229,6 +237,16 @@ def test_wrong_arguments_are_refused(rung: str, numbers: dict, message: str) -> 
 
 
 # -- what is stored --------------------------------------------------------------------------
+
+
+def test_the_climbs_are_those_whose_runs_are_stored() -> None:
+    found = {name: tuple(climb) for name, climb in climbs.CLIMBS.items()}
+    assert found == {
+        "cartpole": (worlds.CartPole, 15_360, 0.98, 6, 20),
+        "acrobot": (worlds.Acrobot, 30_720, 0.99, 5, 20),
+        "pendulum": (worlds.Pendulum, 61_440, 0.9, 5, 20),
+    }
+    assert climbs.HIDDEN_SIZES == (32, 32)
 
 
 @pytest.mark.parametrize("climb", climbs.CLIMBS)

@@ -211,7 +211,7 @@ def test_an_error_of_another_kind_stays_what_it_was(vectorization):
         close_envs(envs)
 
 
-@pytest.mark.parametrize("gone", ["SIGINT", "SIGTERM", "in the midst"])
+@pytest.mark.parametrize("gone", ["SIGINT", "SIGHUP", "SIGTERM", "in the midst"])
 def test_environments_in_processes_are_closed_whatever_became_of_them(gone, monkeypatch):
     envs = make_envs(Slow, 2, vectorization="async")
     envs.reset(seed=0)

@@ -169,6 +169,22 @@ def test_nothing_passes_between_agents() -> None:
     torch.testing.assert_close(flat(alone.critic, 0), flat(beside.critic, 0))
 
 
+def test_a_gradient_is_scaled_down_to_its_limit_and_never_up() -> None:
+    obs, acts = torch.randn(2, 10, 4), torch.tensor([True, True])
+
+    def norms(max_norm: float | None) -> list[float]:
+        fleet = Fleet(worlds.CartPole, PPOConfig(), (5, 6))
+        loss = fleet.value(obs).square().mean(dim=1) + fleet.policy(obs).square().mean(dim=(1, 2))
+        fleet.descend(loss, torch.zeros(2), acts, max_norm)
+        # Adam keeps a tenth of its first gradient.
+        kept = [10 * m.flatten(1) for adam in fleet.adams for m, _ in adam.moments.values()]
+        return torch.cat(kept, dim=1).norm(dim=1).tolist()
+
+    whole = norms(None)
+    assert norms(1.5 * max(whole)) == pytest.approx(whole)
+    assert norms(0.5 * min(whole)) == pytest.approx([0.5 * min(whole)] * 2, rel=1e-4)
+
+
 def test_minibatches_hold_each_row_once_and_those_of_no_step_last() -> None:
     fleet = Fleet(worlds.CartPole, PPOConfig(minibatch_size=4), (0, 1))
     rows = torch.stack([torch.arange(10), torch.arange(10, 20)])
@@ -196,10 +212,34 @@ def test_rollouts_go_on_and_episodes_are_whole() -> None:
     assert torch.equal(same, ~ended[:-1])
     assert (rollout.obs[1:][ended[:-1]].abs() <= 0.05).all()
     assert (rollout.next_obs[rollout.terminated][:, 2].abs() > 0.2).any()
+    since = torch.zeros(2, 3, dtype=torch.int64)
+    for ends in ended:
+        since = (since + 1) * ~ends
+    assert fleet.counts.tolist() == since.flatten().tolist()
+    fleet.counts[:] = 400
+    fleet.counts[[0, 4]] = 499, 498
+    fleet.states = fleet._starts()  # from where no one falls in two steps
+    cut = fleet.collect().truncated[:2].view(2, 6)
+    assert cut.nonzero().tolist() == [[0, 0], [1, 4]]
     episodes = fleet.collect(np.array([True, False]))
     assert (episodes.obs[0].abs() <= 0.05).all()
     assert episodes.terminated[:, 0].any(dim=0).all()
     assert episodes.terminated[-1, 0].any()
+
+
+@pytest.mark.parametrize("world", [worlds.CartPole, worlds.Pendulum])
+def test_a_fleet_s_networks_are_those_of_each_agent_and_a_snapshot_stays(world) -> None:
+    fleets = [Fleet(world, PPOConfig(), seeds) for seeds in ((5,), (6,), (5, 6))]
+    obs = fleets[2].collect().obs[0]
+    policies, critics = zip(*(fleet.modules for fleet in fleets[:2]), strict=True)
+    for found, networks in ((fleets[2].policy(obs), policies), (fleets[2].value(obs), critics)):
+        expected = torch.stack([f(x) for f, x in zip(networks, obs, strict=True)])
+        torch.testing.assert_close(found, expected)
+    kept = fleets[2].snapshot()
+    before = flat(kept, 1)
+    for param in fleets[2].actor.values():
+        param.data += 1
+    assert torch.equal(flat(kept, 1), before)
 
 
 def test_what_a_policy_earns_is_what_its_episodes_pay() -> None:

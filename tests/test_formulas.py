@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ppo_lib.book import formulas
-from ppo_lib.book.checks import CheckFailed
+from ppo_lib.book.checks import EXACT_TOLERANCE, CheckFailed, Verdict
 from ppo_lib.book.formulas import Unreadable, find_tex, read_expression, read_formula
-from ppo_lib.book.printed import check_equation, exact_world, sampled_worlds
+from ppo_lib.book.printed import check_equation, exact_world, revealing_world, sampled_worlds
 from ppo_lib.book.reading import Known, World, changes, show
-from ppo_lib.exact.mdp import ridge
+from ppo_lib.exact.mdp import draw, ridge
 
 # torch.func imports torch.jit the first time.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -75,6 +75,7 @@ def world():
         (r"\mathbb E_{y \sim p}[f(y)]", 7.0),
         (r"\mathrm{Var}_{y \sim p}[f(y)]", 3.0),
         (r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)", 0.13081203594113694),
+        (r"\mathrm{KL}\big( p \,\Vert\, q \big)", 0.13081203594113694),
     ],
 )
 def test_an_expression_has_the_value_worked_by_hand(tmp_path, capsys, tex, expected):
@@ -89,8 +90,97 @@ def test_an_expression_has_the_value_worked_by_hand(tmp_path, capsys, tex, expec
         check(tmp_path, f"c = {tex} + 1", bound)
 
 
+TWO_LAWS = numbers([0.2, 0.6], [0.8, 0.4])
+AXES = {
+    "z": 2.0,
+    "n": 3,
+    r"\pi(a \mid s)": TWO_LAWS,
+    "u(a)": numbers(1.0, 2.0),
+    "g(x)": lambda theta: torch.stack([2 * theta[0, 0], 3 * theta[0, 1] ** 2]),
+    r"P_\theta(\tau)": numbers(0.5, 0.25, 0.25),
+    r"P_{\theta'}(\tau)": numbers(0.25, 0.5, 0.25),
+    "p(x)": numbers(1.0, 0.0),
+    "h(x)": numbers(3.0, torch.nan),
+    "q(x)": numbers(0.5, 0.5),
+    r"\infty": 2,
+    r"R(\tau)": numbers(4.0, 8.0, 2.0),
+    "s_t": Known(torch.tensor([[0, 1], [0, 0], [0, 1]]), (r"\tau",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("tex", "axes", "expected"),
+    [
+        (r"\sum_{i=1}^2 \big( i + \sum_{i=1}^3 i \big)", (), 15.0),
+        (r"\sum_{i=1}^3 \sum_{i=1}^i i", (), 10.0),
+        (r"\sum_{i=1}^2 \sum_{k=1}^3 i k", (), 18.0),
+        ("z^n", (), 8.0),
+        (r"\sum_{i=t}^1 (i + 1)", ("t",), [3.0, 2.0]),
+        (r"\max_{i \ge t} (3 - i)", ("t",), [3.0, 2.0]),
+        (r"\mathrm{Var}_{x \sim q}[\nabla g(x)]", (), 226.0),
+        ("u(1)", (), 2.0),
+        ("u(2)", (), torch.nan),
+        ("u(0 - 1)", (), torch.nan),
+        (r"\mathbb E_{x \sim p}[h(x)]", (), 3.0),
+        (r"\mathrm{KL}\big( P_\theta \,\Vert\, P_{\theta'} \big)", (), 0.17328679513998632),
+        (r"\begin{cases} z & \text{if } z \ge 2, \\ z & \text{if } z < 3 \end{cases}", (), 2.0),
+        (
+            r"\begin{cases} z & \text{if } z \ge 2, \\ 3 & \text{if } z < 3 \end{cases}",
+            (),
+            torch.nan,
+        ),
+        (r"\mathbb E_{a \sim \pi(\cdot \mid s)}[u(a)]", ("s",), [1.8, 1.4]),
+        (
+            r"\mathbb E_{a \sim \pi}[u(a)]",
+            (r"\tau", "t"),
+            [[1.8, 1.4], [1.8, 1.8], [1.8, 1.4]],
+        ),
+        (
+            r"\mathbb E[R(\tau) \mid s_t]",
+            (r"\tau", "t"),
+            [[4.5, 10 / 3], [4.5, 8.0], [4.5, 10 / 3]],
+        ),
+        (
+            r"\frac{\partial g(x)}{\partial \theta_{s, a}}",
+            ("x", "s", "a"),
+            [[[2.0, 0.0]], [[0.0, 30.0]]],
+        ),
+        (r"\frac{\partial g(1)}{\partial \theta_{0, 1}}", (), 30.0),
+        (r"\sum_{a=1}^1 \frac{\partial g(1)}{\partial \theta_{0, a}}", (), 30.0),
+        (r"\lVert \nabla g(x) \rVert", ("x",), [2.0, 30.0]),
+        (r"\lVert \nabla ( g(0) + g(1) ) \rVert^2", (), 904.0),
+    ],
+)
+def test_a_value_with_its_axes_by_hand(tex, axes, expected):
+    sizes = {"a": 2, "s": 2, "t": 2, "x": 2, r"\tau": 3}
+    world = World(AXES, sizes=sizes, theta=numbers([4.0, 5.0]))
+    found = world.value(read_expression(tex), {})
+    assert sorted(found.axes) == sorted(axes)
+    x = found.x.double().permute([found.axes.index(axis) for axis in axes])
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(x, expected, equal_nan=True)
+
+
+def test_the_meaning_of_a_symbol_is_told_or_refused():
+    world = World({"z": 2.0, r"f(\sum_{i=t}^n x)": 3.0})
+    assert world.meaning("z") == 2
+    with pytest.raises(Unreadable, match=r"^nothing says what y means$"):
+        world.meaning("y")
+    assert world.match(read_expression(r"f(\sum_{i=z}^n x)")) is not None
+    for other in (r"f(\sum_i x)", r"f(\prod_{i=z}^n x)"):
+        assert world.match(read_expression(other)) is None
+    with pytest.raises(Unreadable, match=r"nothing says what w\(a \| s_\{t\}\) means"):
+        World(AXES, sizes={"a": 2}).value(read_expression(r"\mathbb E_{a \sim w}[u(a)]"), {})
+    # Nothing depends on θ where there is none.
+    assert world.value(read_expression(r"\nabla z"), {}).x.shape == (0,)
+
+
 def test_cases_take_the_value_whose_condition_holds(tmp_path):
-    tex = r"y = \begin{cases} z & \text{if } z \ge 0, \\ -2 z & \text{if } z < 0, \end{cases}"
+    tex = (
+        r"y = \begin{cases} z & \text{if } z \ge 0, \\"
+        "\n"
+        r"-2 z & \text{if } z < 0, \end{cases}"
+    )
     along = ("point",)
     bound = {"z": Known(numbers(-1.0, 0.0, 3.0), along), "y": Known(numbers(2.0, 0.0, 3.0), along)}
     check(tmp_path, tex, World(bound))
@@ -148,6 +238,25 @@ def test_a_failure_shows_the_relation_and_both_numbers(tmp_path):
         check(tmp_path, "y = z + 1", World({"z": 2.0, "y": 2.0}))
 
 
+def test_rounding_is_allowed_and_no_more(tmp_path):
+    # 1e-12 of the largest number that is printed on the right, and of 1 where all are smaller.
+    for right, apart, holds in (
+        (0.0, 1.0, True),
+        (0.25, 0.7, True),
+        (0.25, 1.5, False),
+        (8.0, 7.0, True),
+        (8.0, 15.0, False),
+        (-8.0, 7.0, True),
+    ):
+        left = numbers(right + apart * EXACT_TOLERANCE, 0.25)
+        world = World({"f(s)": left, "g(s)": numbers(right + 1, 1.25)})
+        if holds:
+            check(tmp_path, "f(s) = g(s) - 1", world)
+            continue
+        with pytest.raises(CheckFailed, match="more than allowed apart"):
+            check(tmp_path, "f(s) = g(s) - 1", world)
+
+
 # ------------------------------------------------------------------ what is no check
 
 
@@ -170,12 +279,21 @@ def test_a_side_held_against_itself_is_refused(tmp_path):
         check(tmp_path, "f(x) = g(x)", World({"f(x)": both, "g(x)": both}, sizes={"z": 2}))
     with pytest.raises(CheckFailed, match="no token that could be changed"):
         check(tmp_path, "z = 2", World({"z": 2.0}))
+    with pytest.raises(CheckFailed, match="claims nothing: where is nowhere True"):
+        check(tmp_path, "z = 1 + 1", World({"z": 2.0}), where=Known(torch.tensor(False)))
 
 
 def test_a_change_that_goes_unseen_needs_its_reason(tmp_path, capsys):
     bound = World({"z": 0.0, "y": 3.0})
     with pytest.raises(CheckFailed, match="goes unseen: the sign of z"):
         check(tmp_path, "y = 3 + z", bound)
+    with pytest.raises(CheckFailed, match=r"is told apart: the sign of 3$"):
+        check(
+            tmp_path,
+            "y = 3 + z",
+            bound,
+            equivalent=dict.fromkeys(("the sign of z", "the sign of 3"), "z is 0"),
+        )
     check(tmp_path, "y = 3 + z", bound, equivalent={"the sign of z": "z is 0"})
     assert (
         "rejects 1 of 2 one-token changes; 1 change nothing: the sign of z"
@@ -210,6 +328,7 @@ VALUELESS = [
     (r"y = z + h(x)", "h(x)", "h(x) has 1 places, its value 2 axes"),
     (r"y = z + \dots", r"\dots", "nothing says what the dots stand for"),
     (r"y = z + \nabla \min(z, w)", "w", "nothing says what w means"),
+    (r"y = z + w^n", "w^n", "nothing says what w^{n} means"),
 ]
 
 
@@ -245,12 +364,24 @@ def test_a_false_equation_counts_the_places_that_are_claimed(tmp_path):
     f = torch.tensor([[0.0, 5.0], [2.0, 9.0], [5.0, 5.0]]).double()
     with pytest.raises(CheckFailed, match="the sides are 3 and 9 at s = 1, a = 1, and at most 6"):
         check(tmp_path, "g(s, a) = f(s, a)", World({"f(s, a)": f, "g(s, a)": g}), where=claimed)
+    # What is just allowed apart is not the first difference.
+    f = {"f(s)": numbers(EXACT_TOLERANCE, 5.0), "g(s)": numbers(0.0, 0.0)}
+    with pytest.raises(CheckFailed, match="the sides are 5 and 0 at s = 1, and at most 5"):
+        check(tmp_path, "f(s) = g(s)", World(f))
     with pytest.raises(CheckFailed, match="not a number somewhere, first at s = 0, a = 0"):
         check(tmp_path, r"g(s, a) = \log(-g(s, a))", World({"g(s, a)": g}), where=claimed)
 
 
-def test_every_part_of_the_print_knows_its_place():
-    tex = r"\hat A^{(k)}_t = \sum_{i=0}^{k-1} \big( \gamma^i r_{t+i} \big) - \tfrac12 V(s_t)"
+@pytest.mark.parametrize(
+    "tex",
+    [
+        r"\hat A^{(k)}_t = \sum_{i=0}^{k-1} \big( \gamma^i r_{t+i} \big) - \tfrac12 V(s_t)",
+        "y = x / z / w",
+        "y = ( z + 1 )^2 / k + x^2 / k",
+        "y = ( z )^k + ( z ) / k",
+    ],
+)
+def test_every_part_of_the_print_knows_its_place(tex):
 
     def parts(node):
         yield node
@@ -262,6 +393,12 @@ def test_every_part_of_the_print_knows_its_place():
         assert part.span.tex == tex
         if not hasattr(part, "relations") and not isinstance(part, formulas.Relation):
             assert read_expression(part.span.piece) == part
+
+
+def test_the_place_of_what_a_bracket_is_multiplied_by_begins_behind_its_bracket():
+    product = read_expression("( z + 1 )( w )^2 / k")
+    fraction = product.factors[-1]
+    assert (fraction.span.piece, fraction.top.span.piece) == ("w )^2 / k", "w )^2")
 
 
 # ------------------------------------------------------------------ changes of one token
@@ -307,6 +444,13 @@ CHANGES = {
     r"\mathrm{KL}\big( p(\cdot) \,\Vert\, q(\cdot) \big)": {
         "the other order": "divergence(q(cdot), p(cdot))"
     },
+    r"\mathbb 1[z < 3] f(t, z)": {
+        "without indicator(z < 3)": "f(t, z)",
+        "without f(t, z)": "indicator(z < 3)",
+        "z < 3 the other way": "indicator(z > 3) f(t, z)",
+        "f(t, z) at t+1": "indicator(z < 3) f(t + 1, z)",
+        "f(t, z) at t-1": "indicator(z < 3) f(t - 1, z)",
+    },
     r"\prod_{i=0}^{\infty} | x_i |": {
         "0 + 1": "prod_i=0 + 1..infty abs(x_{i})",
         "0 - 1": "prod_i=0 - 1..infty abs(x_{i})",
@@ -326,6 +470,15 @@ def test_every_change_of_one_token_by_hand(tex):
 
 def test_arguments_behind_a_bracket_are_those_of_each_term():
     assert show(read_expression(r"(p + q)(a \mid s)")) == "p(a | s) + q(a | s)"
+    with pytest.raises(Unreadable, match=r"cannot read a list behind a bracket, .*: a$"):
+        read_expression("(p + 2)(a, s)")
+    x, y = formulas.Symbol("x"), formulas.Symbol("y")
+    assert show(formulas.Symbol("f", args=(x, y))) == "f(x, y)"
+
+
+def test_a_logarithm_and_a_gradient_are_of_the_next_factor():
+    assert show(read_expression(r"\log (z)(w)")) == "log(z) w"
+    assert read_expression(r"\nabla_\theta L(\theta)") == read_expression(r"\nabla L(\theta)")
 
 
 def test_of_two_meanings_the_one_that_says_most_counts():
@@ -364,6 +517,161 @@ def test_what_is_no_symbol_means_nothing():
         World({"z + 1": 2.0})
 
 
+def test_a_badge_holds_both_sides_of_each_relation_and_every_change(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Verdict, "show", lambda verdict: shown.append(verdict))
+    row = "[[statement]]\nlabel = 'eq-x'\nsource = 'z = 2.5'"
+    (tmp_path / "ledger.toml").write_text(f"reads = []\n{row}", encoding="utf-8")
+    bound = World({"y": 6.0, "w": 1.0, "z": 2.0, "u": 5.0, "k": 0.0})
+    excused = dict.fromkeys(("the sign of k/u", "without / u"), "k is 0")
+    check(tmp_path, r"y - w = z + 3 + \frac{k}{u} = u", bound, equivalent=excused)
+    assert shown[0].rows == (
+        ("left side", "5"),
+        ("right side", "5"),
+        ("the sign of y", "off by 12"),
+        ("the sign of w", "off by 2"),
+        ("the sign of z", "off by 4"),
+        ("the sign of 3", "off by 6"),
+        ("the sign of k/u", "the same numbers: k is 0"),
+        ("without / u", "the same numbers: k is 0"),
+        ("u / k", "not a number somewhere"),
+        ("left side", "5"),
+        ("right side", "5"),
+        ("the source's own formula", "off by 0.5"),
+    )
+    assert shown[0].held == (
+        "printed · rejects 5 of 7 one-token changes; 2 change nothing: the sign of k/u, without / u"
+        " · source: off by 0.5"
+    )
+
+
+# ------------------------------------------------------------------ the exact world
+
+
+def test_the_revealing_world_pays_on_every_move_and_hides_nothing():
+    world = revealing_world()
+    mdp = world.mdp
+    assert torch.equal(mdp.reward != 0, mdp.transition > 0)
+    assert torch.equal(mdp.transition, ridge().transition)
+    assert mdp.start.tolist() == [0.6, 0.1, 0.1, 0.2] + [0.0] * 10
+    paid = (mdp.reward - ridge().reward)[mdp.transition > 0]
+    for noise in (paid, world.theta, world.critic):
+        assert noise.dtype == torch.float64
+        assert 0.5 < float(noise.std()) < 1.5
+        assert len(noise.unique()) == noise.numel()
+    apart = world.old_theta - world.theta
+    assert apart.shape == (14, 3)
+    assert 0.15 < float(apart.std()) < 0.45
+    assert torch.equal(world.taken.value, world.every.mask)
+    again = revealing_world()
+    assert torch.equal(again.theta, world.theta)
+    assert not torch.equal(revealing_world(4).theta, world.theta)
+
+
+def test_behind_an_end_lie_48_steps_and_the_45th_power_of_lambda_is_below_rounding(world):
+    assert world.meaning("r_t").shape[1] == 4 + 48
+    assert world.meaning(r"\lambda") == 0.5
+    assert world.meaning(r"\infty") == 44  # with the 0th, 45 terms
+
+
+def test_every_symbol_of_the_exact_world_is_what_its_trajectories_say():
+    made, gamma, lam = revealing_world(), 0.9, 0.7
+    mdp, every, critic = made.mdp, made.every, made.critic
+    dice = torch.Generator().manual_seed(0)
+    samples = draw(every, made.theta.softmax(-1), 50, dice)
+    more = {"old_theta": made.old_theta, "critic": critic, "samples": samples}
+    world = exact_world(mdp, made.theta, gamma=gamma, gae_lambda=lam, **more)
+    means = world.meaning
+    T, states, n = 4, every.states, len(every.mask)
+    lengths = every.mask.sum(1)
+    power = gamma ** torch.arange(T, dtype=torch.float64)
+    here = torch.nn.functional.one_hot(states[:, :T], 14).double() * every.mask[..., None]
+    alive = ~mdp.terminal
+
+    returns = torch.zeros(n, T + 1, dtype=torch.float64)  # the last one stays 0
+    for t in reversed(range(T)):
+        returns[:, t] = every.rewards[:, t] + gamma * returns[:, t + 1]
+    known = {
+        r"\gamma": numbers(gamma)[0],
+        "P(s_0)": mdp.start[states[:, 0]],
+        r"P(s' \mid s, a)": torch.einsum("sax->xsa", mdp.transition),
+        "r(s, a, s')": mdp.reward,
+        "r(s, a)": torch.einsum("sax,sax->sa", mdp.transition, mdp.reward),
+        r"R(\tau)": returns[:, 0],
+        "T": lengths,
+        "a_t": every.actions,
+        r"\lambda": numbers(lam)[0],
+        r"\infty": torch.tensor(44),  # with the 0th, 45 terms
+        "V(s)": critic * alive,
+        "N": torch.tensor(50),
+        "T_n": torch.cat([samples.mask[:1], samples.mask]).sum(1),
+        "a^n_t": torch.cat([samples.actions[:1], samples.actions]),
+    }
+    for name, logits in ((r"\theta", made.theta), (r"\theta'", made.old_theta)):
+        pi = logits.softmax(1)
+        probs = mdp.start[states[:, 0]].clone()
+        for t in range(T):
+            s, a, then = states[:, t], every.actions[:, t], states[:, t + 1]
+            probs *= torch.where(every.mask[:, t], pi[s, a] * mdp.transition[s, a, then], 1.0)
+        visits = torch.einsum("n,nts->ts", probs, here)
+        v = torch.zeros(14, dtype=torch.float64)
+        for _ in range(T):  # after four steps everything is over
+            q = torch.einsum("sax,sax->sa", mdp.transition, mdp.reward + gamma * v)
+            v = (pi * q).sum(1)
+        if name == r"\theta":
+            known["e(s)"] = (critic - v) * alive
+        known |= {
+            rf"\pi_{{{name}}}(a \mid s)": pi.T,
+            rf"P_{{{name}}}(\tau)": probs,
+            f"J({name})": probs @ returns[:, 0],
+            f"Q_{{{name}}}(s, a)": q,
+            f"V_{{{name}}}(s)": v,
+            f"A_{{{name}}}(s, a)": (q - v[:, None]) * alive[:, None],
+            f"d_{{{name}}}(s)": power @ visits,
+            f"P_{{{name}}}(s_t = s)": visits,
+        }
+    V = torch.cat([(critic * alive)[states], torch.zeros(n, 60)], 1)
+    pay = torch.cat([every.rewards, torch.zeros(n, 60)], 1)
+    delta = pay[:, :7] + gamma * V[:, 1:8] - V[:, :7]
+    k_steps = torch.stack(
+        [
+            sum(gamma**i * pay[:, i : i + 7] for i in range(k))
+            + gamma**k * V[:, k : k + 7]
+            - V[:, :7]
+            for k in range(1, 46)
+        ],
+        dim=1,
+    )
+    known[r"\hat A^{(k)}_t"] = torch.cat([k_steps[:, :1], k_steps], 1)
+    for tex, expected in known.items():
+        torch.testing.assert_close(means(tex), expected, rtol=1e-9, atol=1e-9, msg=tex)
+    gae = [(gamma * lam) ** i * delta[:, i : i + 4] for i in range(4)]
+    of_samples = {name: torch.cat([x[:1], x]) for name, x in samples._asdict().items()}
+    known = {
+        "s_t": states,
+        "r_t": every.rewards,
+        "R_t": returns,
+        r"\delta_t": delta,
+        r"\hat A^{\mathrm{GAE}}_t": sum(gae),
+        "s^n_t": of_samples["states"],
+        "r^n_t": of_samples["rewards"],
+    }
+    for tex, expected in known.items():  # with more steps, in which nothing happens
+        found = means(tex)
+        assert found.shape[1] == (53 if tex.startswith("s") else 52)
+        if tex.startswith("s"):
+            then = expected[:, -1:].expand(-1, 60)
+        else:
+            then = torch.zeros(len(expected), 60)
+        expected = torch.cat([expected, then], 1)[:, : found.shape[1]]
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, msg=tex)
+    codes = means(r"\tau^n")
+    assert torch.equal(every.states[codes[1:]], samples.states)
+    assert torch.equal(every.actions[codes[1:]], samples.actions)
+    assert codes[0] == codes[1]
+    assert world.sizes == {r"\tau": n, "t": 4, "t'": 4, "s": 14, "s'": 14, "a": 3, "b": 3}
+
+
 # ------------------------------------------------------------------ estimates
 
 
@@ -387,6 +695,43 @@ def test_an_estimate_is_held_against_its_own_error(tmp_path, capsys):
     for mean in (found + 0.12, found - 0.12):
         with pytest.raises(CheckFailed, match="more than allowed apart"):
             held(mean)
+
+
+def test_a_changed_formula_is_held_against_the_error_of_the_printed_one(tmp_path, capsys):
+    noise = 100 * torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = [World({"m": 5.0, "u": 10 + x, "v": 5 + x}) for x in noise.tolist()]
+    # The sum of both varies so much that it would be told from nothing.
+    check(tmp_path, r"m \approx u - v", World({"m": 5.0, "u": 10.0, "v": 5.0}), parts=parts)
+    assert "rejects 2 of 2" in capsys.readouterr().out
+
+
+def test_each_number_of_an_estimate_is_held_against_its_own_error(tmp_path):
+    noise = torch.randn(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = [World({"u(x)": numbers(7 + 100 * e, 5 + e), "w": 1.0}) for e in noise.tolist()]
+    whole = {"u(x)": numbers(7.0, 5.0), "w": 1.0}
+    tex = r"f(x) \approx u(x) - w"
+    check(tmp_path, tex, World(whole | {"f(x)": numbers(46.0, 4.0)}), parts=parts)
+    for wrong in (numbers(6.0, 6.0), numbers(106.0, 4.0)):
+        with pytest.raises(CheckFailed, match="more than allowed apart"):
+            check(tmp_path, tex, World(whole | {"f(x)": wrong}), parts=parts)
+
+
+def test_a_draw_is_held_against_its_mean_over_what_is_claimed(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Verdict, "show", lambda verdict: shown.append(verdict))
+    draws = numbers([2.0, 6.0], [4.0, 2.0], [torch.nan, torch.nan])
+    symbols = {r"P_\theta(\tau)": AXES[r"P_\theta(\tau)"], "f(x)": Known(draws, (r"\tau",))}
+    symbols |= {"u(x)": numbers(11 / 3, 17 / 3), "w": 1.0}  # less 1, times 3/4: 2 and 3.5
+    where = Known(torch.tensor([True, True, False]), (r"\tau",))
+    sizes = {r"\tau": 3, "x": 2}
+    check(tmp_path, r"f(x) \approx u(x) - w", World(symbols, sizes=sizes), where=where)
+    assert shown[0].rows[:2] == (
+        ("left side", "2 numbers from 2 to 3.5"),
+        ("right side", "2 numbers from 2 to 3.5"),
+    )
+    symbols["u(x)"] = numbers(11 / 3, 18 / 3)
+    with pytest.raises(CheckFailed, match=r"the sides are 3\.5 and 3\.75 at x = 1"):
+        check(tmp_path, r"f(x) \approx u(x) - w", World(symbols, sizes=sizes), where=where)
 
 
 def test_forty_parts_of_the_samples_are_all_of_them():
@@ -420,11 +765,13 @@ def test_forty_parts_of_the_samples_are_all_of_them():
         ("source = '3 - z'\nleft = '1'", "the same"),
         ("source = 'y = z + 3 = 6'", "off by 1"),
         (r"source = '3 + z + \log(z - 3)'", "no number"),
+        (r"source = 'y^V = z + 3 = \log(z - 3)'", "no number"),
         ("source = 'Y = z + 3'\nreads = [['Y', 'y']]", "the same"),
         (
             "source = 'y = z + 2'\nmended = [['z + 2', 'z + 3']]\nneeds = 'one more'",
             "off by 1; with one more: the same",
         ),
+        ("source = 'y^V = f(x)'", "off by 0.25"),
         ("source = 'y = z'\naside = 'an example'", None),
         ("", None),
     ],
@@ -432,9 +779,16 @@ def test_forty_parts_of_the_samples_are_all_of_them():
 def test_the_sources_formula_is_run_with_the_numbers_of_the_book(tmp_path, capsys, row, said):
     ledger = f"reads = [['y^V', 'y']]\n[[statement]]\nlabel = 'eq-x'\n{row}\n"
     (tmp_path / "ledger.toml").write_text(ledger, encoding="utf-8")
-    check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
+    check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0, "f(x)": numbers(5.0, 5.25)}))
     _, _, found = capsys.readouterr().out.rstrip("\n").partition(" · source: ")
     assert found == (said or "")
+
+
+def test_a_formula_of_the_source_that_cannot_be_read_is_shown_as_it_is(tmp_path):
+    row = "reads = []\n[[statement]]\nlabel = 'eq-x'\nsource = 'y = z + )'"
+    (tmp_path / "ledger.toml").write_text(row, encoding="utf-8")
+    with pytest.raises(Unreadable, match=r"at character 8, here: y = z \+  ⟶ \)"):
+        check(tmp_path, "y = z + 3", World({"z": 2.0, "y": 5.0}))
 
 
 def test_a_mend_that_mends_nothing_is_refused(tmp_path):
@@ -468,3 +822,4 @@ def test_every_equation_of_the_book_is_read_or_says_why_not(label):
 def test_the_print_becomes_a_tree_that_ignores_spacing():
     tight = read_expression(r"\hat A^{(k)}_t(1-\lambda)")
     assert tight == read_expression(r"\hat A^{(k)}_t \, \big( 1 - \lambda \big)")
+    assert repr(read_expression("2")) == "Number(text='2')"  # without its place

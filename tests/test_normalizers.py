@@ -485,6 +485,12 @@ def test_no_value_explodes_where_rewards_have_no_spread(env):
     assert history["value_loss"].max() < 1000
 
 
+def test_the_sums_of_running_episodes_are_none_of_a_normalizers_numbers():
+    kept = RewardNormalizer(3, gamma=0.9).state_dict()
+    assert "mean" in kept
+    assert "sums" not in kept  # another trainer has as many as its environments
+
+
 def test_sums_begin_anew_where_all_episodes_do():
     trainer = PPO("Pendulum-v1", SMALL)
     trainer.learn(lambda _: True)

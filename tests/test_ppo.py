@@ -108,7 +108,7 @@ REFUSED = {
     "ent_coef": [-0.1, NAN, INF, None],
     "max_grad_norm": [0, -0.5, NAN, INF, None],
     "hidden_sizes": [[64, 64], 64, (0,), (64, -1), (64.0,), (True,), None],
-    "seed": [-1, 0.0, None, True],
+    "seed": [-1, 2**63, 0.0, None, True],
     "device": ["gpu", 0, None, *([] if torch.cuda.is_available() else ["cuda"])],
     "num_threads": [0, -1, 2.0, None, True],
 }

@@ -25,7 +25,7 @@ from ppo_lib import PPO, PPOConfig, best, evaluate, load_policy
 from ppo_lib.checkpoint import read_checkpoint, write_checkpoint
 from ppo_lib.config import settings
 from ppo_lib.shell import command as shell
-from ppo_lib.shell import keep
+from ppo_lib.shell import film, keep
 
 #: Two updates of 15 steps.
 SHORT = (
@@ -871,6 +871,57 @@ def test_a_film_shows_one_more_episode_from_its_first_picture_to_its_last(suffix
     assert np.abs(frames[0] - pictures[-1]).mean() > 2
 
 
+class Darkening(gym.Env):
+    """Three steps, each of which makes its picture 50 darker; no word of its speed."""
+
+    metadata: dict = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's own form)
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+
+    def __init__(self, first=250, render_mode=None):
+        self.first, self.render_mode = first, render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.shade = self.first
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):  # noqa: ARG002
+        self.shade -= 50
+        return np.zeros(1, np.float32), 0.0, self.shade == self.first - 150, False, {}
+
+    def render(self):
+        return np.full((8, 8, 3), self.shade, np.uint8)
+
+
+gym.register("tests/Darkening-v0", Darkening)
+
+
+@pytest.mark.filterwarnings("ignore:.*No render fps was declared")
+@pytest.mark.parametrize("numbers", [{"first": 200}, None])
+def test_a_film_has_every_picture_of_the_environment_that_is_named(numbers, tmp_path, monkeypatch):
+    make, made = film.make_envs, []
+
+    def watched(*args, **kwargs):
+        made.append(make(*args, **kwargs))
+        return made[0]
+
+    monkeypatch.setattr(film, "make_envs", watched)
+    path, env_id = tmp_path / "a.png", "tests/Darkening-v0"
+    policy = an_agent(tmp_path / "a.pt", env_id).policy
+    assert film.save_film(policy, env_id, path, seed=4, env_kwargs=numbers) == 4
+    with Image.open(path) as pictures:
+        shown = [
+            (int(np.asarray(picture.convert("L")).mean()), picture.info["duration"])
+            for picture in ImageSequence.Iterator(pictures)
+        ]
+    first = 200 if numbers else 250
+    assert [shade for shade, _ in shown] == [first, first - 50, first - 100, first - 150]
+    assert [lasts for _, lasts in shown] == pytest.approx([1000 / 30] * 4, abs=0.1)
+    (envs,) = made
+    assert envs.num_envs == 1
+    assert envs.closed
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -920,6 +971,10 @@ REFUSED = {
         ["CartPole-v1", "--checkpoint", "a.pt"],
         "error: checkpoint is a.pt, which is there",
     ),
+    "a file before anything is said": (
+        ["Acrobot-v1", "--checkpoint", "a.pt"],
+        "error: checkpoint is a.pt, which is there",
+    ),
     "a folder": (["CartPole-v1", "--checkpoint", "."], "error: checkpoint is ., which is there"),
     "no file": (["evaluate", "b.pt"], "error: path is b.pt, where no file is; expected a check"),
     "another file": (
@@ -961,6 +1016,20 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_trained(name, command, t
     assert message[:6] != "error:" or err.count("\n") == 1
     assert "Traceback" not in out + err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_another_run_makes_at_the_same_time_is_refused(command, tmp_path, monkeypatch):
+    make = shell._make_trainer
+
+    def late(*args):
+        (tmp_path / "a.pt").write_text("another's")
+        return make(*args)
+
+    monkeypatch.setattr(shell, "_make_trainer", late)
+    status, _, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert status == 2
+    assert err.startswith("error: checkpoint is a.pt, which is there already: name another file")
+    assert (tmp_path / "a.pt").read_text() == "another's"
 
 
 def test_an_environment_of_a_module_that_is_not_there_is_refused_in_a_line(command):
@@ -1007,6 +1076,29 @@ def test_a_signal_in_the_last_update_stops_nothing(command, monkeypatch):
     status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
     assert (status, err) == (0, "")
     assert "stopped" not in out
+
+
+@pytest.mark.parametrize(
+    ("signals", "name"),
+    [((), "SIGINT"), (("SIGINT",) * 2, "SIGINT"), (("SIGTERM", "SIGINT"), "SIGTERM")],
+)
+def test_what_ends_an_update_at_once_is_told_as_the_first_that_came(
+    signals, name, command, monkeypatch
+):
+    update = PPO.update
+
+    def ended(self, rollout):
+        if self.env_steps == 15:  # the second of two
+            for one in signals:
+                os.kill(os.getpid(), getattr(signal, one))
+            raise KeyboardInterrupt
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", ended)
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    assert (status, err) == (128 + getattr(signal, name), "")
+    assert out.endswith(f"\nstopped by {name}: --resume a.pt goes on\ncheckpoint: a.pt\n")
+    assert PPO.load("a.pt").env_steps == 15
 
 
 def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():

@@ -26,7 +26,7 @@ back in no rung.  Before ``reuse`` the actor makes one step a batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,11 +62,6 @@ class Rung:
     reuse: bool = False
     restraint: Literal["", "kl", "clip"] = ""
     limited: bool = False
-
-    def change(self, below: "Rung") -> dict[str, Any]:
-        """The fields in which it differs from another."""
-        pairs = ((f.name, getattr(self, f.name), getattr(below, f.name)) for f in fields(self))
-        return {name: here for name, here, there in pairs if here != there}
 
 
 #: What each rung changes of which other.

@@ -287,9 +287,7 @@ def _mean_over_draws(world: World, value: Value, where: Known | None) -> Value:
     axis = r"\tau"
     law = world.value(Symbol("P", (Symbol(r"\theta"),), (), (Symbol(axis),)), {})
     mask = Value(torch.tensor(True)) if where is None else Value(where.value, where.along)
-    kept = elementwise(
-        lambda p, v, m: torch.where(m, p * v, torch.zeros((), dtype=p.dtype)), law, value, mask
-    )
+    kept = elementwise(lambda p, v, m: torch.where(m, p * v, 0.0), law, value, mask)
     axes = (*(a for a in kept.axes if a != axis), axis)
     return Value(kept.over(axes).sum(-1), axes[:-1])
 
@@ -362,11 +360,11 @@ def exact_world(
     }
     columns = _columns(every, gamma)
     symbols |= {name: Known(column, ALONG) for name, column in columns.items()}
-    policies = {r"\theta": None} if old_theta is None else {r"\theta": None, r"\theta'": old_theta}
-    for name, fixed in policies.items():
-        for pattern, meaning in _of_a_policy(mdp, every, gamma).items():
-            value = meaning if fixed is None else meaning(fixed)
-            symbols[pattern.replace("THETA", name)] = value
+    for pattern, meaning in _of_a_policy(mdp, every, gamma).items():
+        of_logits = partial(_at_logits, meaning)
+        symbols[pattern.replace("THETA", r"\theta")] = of_logits
+        if old_theta is not None:
+            symbols[pattern.replace("THETA", r"\theta'")] = of_logits(old_theta)
     if critic is not None:
         symbols |= _of_a_critic(mdp, every, critic, gamma, gae_lambda)
         symbols["e(s)"] = (critic - exact_values(mdp, theta.softmax(-1), gamma).v) * inside
@@ -396,27 +394,33 @@ def _columns(t: Trajectories, gamma: float) -> dict[str, Tensor]:
     }
 
 
-def _of_a_policy(mdp: MDP, every: Trajectories, gamma: float) -> dict[str, Any]:
-    """What depends on a policy, as functions of its logits."""
+def _at_logits(meaning: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    return meaning(theta.softmax(-1))
+
+
+def _of_a_policy(
+    mdp: MDP, every: Trajectories, gamma: float
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What depends on a policy, as functions of its probabilities."""
     inside = ~mdp.terminal
 
-    def values(theta: Tensor) -> Values:
-        return exact_values(mdp, theta.softmax(-1), gamma)
+    def values(policy: Tensor) -> Values:
+        return exact_values(mdp, policy, gamma)
 
-    def at_step(theta: Tensor) -> Tensor:
-        steps, rows = torch.einsum("sa,sax->sx", theta.softmax(-1), mdp.transition), [mdp.start]
+    def at_step(policy: Tensor) -> Tensor:
+        steps, rows = torch.einsum("sa,sax->sx", policy, mdp.transition), [mdp.start]
         for _ in range(every.mask.shape[1] - 1):
             rows.append(rows[-1] @ steps)
         return torch.stack(rows) * inside
 
     return {
-        r"\pi_{THETA}(a \mid s)": lambda theta: theta.softmax(-1).T,
-        r"P_{THETA}(\tau)": lambda theta: trajectory_probs(every, theta.softmax(-1)),
-        "J(THETA)": lambda theta: expected_return(mdp, theta.softmax(-1), gamma),
-        "Q_{THETA}(s, a)": lambda theta: values(theta).q,
-        "V_{THETA}(s)": lambda theta: values(theta).v,
-        "A_{THETA}(s, a)": lambda theta: values(theta).advantage,
-        "d_{THETA}(s)": lambda theta: state_visits(mdp, theta.softmax(-1), gamma) * inside,
+        r"\pi_{THETA}(a \mid s)": lambda policy: policy.T,
+        r"P_{THETA}(\tau)": lambda policy: trajectory_probs(every, policy),
+        "J(THETA)": lambda policy: expected_return(mdp, policy, gamma),
+        "Q_{THETA}(s, a)": lambda policy: values(policy).q,
+        "V_{THETA}(s)": lambda policy: values(policy).v,
+        "A_{THETA}(s, a)": lambda policy: values(policy).advantage,
+        "d_{THETA}(s)": lambda policy: state_visits(mdp, policy, gamma) * inside,
         "P_{THETA}(s_t = s)": at_step,
     }
 

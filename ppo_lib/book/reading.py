@@ -101,7 +101,7 @@ class World:
         theta: Tensor | None = None,
     ) -> None:
         self.sizes = dict(sizes or {})
-        self.theta = torch.zeros(0, dtype=torch.float64) if theta is None else theta
+        self.theta = torch.zeros(0) if theta is None else theta
         self.base = self.theta
         self.patterns: dict[str, list[tuple[Symbol, Known]]] = {}
         for tex, meaning in symbols.items():
@@ -341,7 +341,7 @@ class World:
 
     def _cases(self, node: Cases, bound: Mapping[str, Value]) -> Value:
         # Where no case holds the formula has no value; where two hold they must agree.
-        result = Value(torch.tensor(torch.nan, dtype=torch.float64))
+        result = Value(torch.tensor(torch.nan))
         for value, condition in zip(node.values, node.conditions, strict=True):
             result = elementwise(
                 _one_of, result, self.value(value, bound), self.value(condition, bound)
@@ -412,7 +412,7 @@ def _one_of(before: Tensor, value: Tensor, holds: Tensor) -> Tensor:
 
 def _times(weight: Tensor, body: Tensor) -> Tensor:
     # What has no weight counts for nothing, even where it is no number.
-    return torch.where(weight == 0, torch.zeros((), dtype=weight.dtype), weight * body)
+    return torch.where(weight == 0, 0.0, weight * body)
 
 
 def _reduce(value: Value, axis: str) -> Value:

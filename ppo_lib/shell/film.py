@@ -1,7 +1,6 @@
 """Films: an episode of an agent, as moving pictures in a file."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ def save_film(
     """
     path = checked_film_path(path)
     image = optional("PIL.Image", "film")
-    keep = partial(RenderCollection, reset_clean=False)
     kwargs = (env_kwargs or {}) | {"render_mode": "rgb_array"}
-    envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[keep, *wrappers])
+    envs = make_envs(env_id, 1, env_kwargs=kwargs, wrappers=[RenderCollection, *wrappers])
     try:
         play_episodes(envs, policy, seed=seed)
         frames = [image.fromarray(frame) for frame in envs.call("render")[0]]

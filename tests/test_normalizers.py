@@ -458,10 +458,20 @@ class Far(gym.Env):
         return np.zeros(1, np.float32), 20.0 + float(action), True, False, {}
 
 
+class Below(Far):
+    """The same, which pays -20 or -21."""
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, -reward, *rest
+
+
 def test_the_share_of_rewards_that_were_cut_is_in_the_history():
     # Their deviation is at most 0.5, so that 20 and 21 are at least 40 deviations: all are cut.
     config = dataclasses.replace(SMALL, normalize_rewards=True)
-    assert PPO(Far, config).learn()["reward_clip_fraction"].tolist() == [1.0] * config.num_updates
+    for env in (Far, Below):
+        cut = PPO(env, config).learn()["reward_clip_fraction"]
+        assert cut.tolist() == [1.0] * config.num_updates
     history = PPO(Far, dataclasses.replace(config, normalize_rewards=False)).learn()
     assert "reward_clip_fraction" not in history.rows[0]
     # Of CartPole's rewards, all 1 in long episodes, none is near 10 deviations.

@@ -463,8 +463,9 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
         "clip fraction",
         "value loss",
     ]
-    # Panels of a column share their axis, which the last one names.
+    # All panels share their axis, which the last of each column names.
     assert [axes.get_xlabel() for axes in figure.axes] == 4 * [""] + 2 * ["environment steps"]
+    assert all(figure.axes[0].get_shared_x_axes().joined(figure.axes[0], x) for x in figure.axes)
     # Two panels beside each other, which make room for their words; few numbers at each.
     assert figure.get_size_inches().tolist() == [5.2, 6]
     assert type(figure.get_layout_engine()).__name__ == "ConstrainedLayoutEngine"
@@ -472,6 +473,7 @@ def test_history_is_drawn_in_six_panels_of_its_columns():
     for axes in figure.axes:
         axes.set(xlim=(0, 9.9), ylim=(0, 9.9))
         assert axes.get_xticks().tolist() == [0, 2.5, 5, 7.5, 10]
+        assert len(axes.get_yticks()) > 5  # of the returns there are as many as fit
     (line,) = figure.axes[2].lines
     assert line.get_xdata().tolist() == [32, 64, 96, 128]
     assert line.get_ydata().tolist() == history["entropy"].tolist()

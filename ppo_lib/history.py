@@ -84,7 +84,6 @@ class History:
         for axes, (name, title) in zip(panels.flat, columns, strict=True):
             axes.plot(self["env_steps"], self[name])
             axes.set_title(title)
-            axes.locator_params(axis="x", nbins=4)
         for axes in panels[-1]:
             axes.set_xlabel("environment steps")
         return figure

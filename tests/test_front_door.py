@@ -973,6 +973,14 @@ def test_every_action_is_one_that_the_space_contains(space, tmp_path):
             assert space.contains(action)
 
 
+@pytest.mark.parametrize("bound", [0.1, 0.7])  # which float32 rounds up
+def test_bounds_are_rounded_inwards(bound):
+    space = Box(-bound, bound, (1,), np.float64)
+    policy, _ = make_networks(Box(-1, 1, (2,)), space, (4,), torch.Generator())
+    assert -bound <= policy.low.item() < 1e-7 - bound
+    assert bound - 1e-7 < policy.high.item() <= bound
+
+
 class Merging(nn.Linear):
     """Does something when it is put to rest and awakened, as layers of adapters do."""
 

@@ -105,9 +105,10 @@ def made_at(code: Iterable[str]) -> dict[str, str]:
     """The commit that last changed the files, and the processor."""
     diff = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], cwd=ROOT, check=False)
     log = ["git", "log", "-1", "--format=%h", "--", *code]
-    commit = subprocess.run(log, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    commit = subprocess.run(log, cwd=ROOT, check=False, capture_output=True, text=True).stdout
+    # An unpacked archive has no history.
     return {
-        "commit": commit.strip() + (", changed" if diff.returncode else ""),
+        "commit": (commit.strip() or "none") + (", changed" if diff.returncode else ""),
         "processor": processor(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
     }

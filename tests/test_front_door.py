@@ -941,6 +941,22 @@ def test_what_is_no_network_is_refused_and_named(name, wrong):
         PPO(Choice, SMALL, **{name: wrong})
 
 
+def test_where_a_network_is_refused_what_was_opened_for_it_is_closed_and_nothing_else():
+    opened = []
+
+    def make():
+        opened.append(Count())
+        return opened[-1]
+
+    given = SyncVectorEnv([Count] * SMALL.num_envs, autoreset_mode=AutoresetMode.DISABLED)
+    for env in (make, given):
+        with pytest.raises(ValueError, match="^critic is "):
+            PPO(env, SMALL, critic=nn.Linear)
+    assert [counter.closed for counter in opened] == [True] * len(opened)
+    assert len(opened) >= SMALL.num_envs
+    assert not any(counter.closed for counter in given.envs)
+
+
 # ------------------------------------------------------------------ actions as the space wants
 
 

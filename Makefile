@@ -29,7 +29,7 @@ help:
 	@echo "make climbs    climb the ladder of the chapters again, from REINFORCE to PPO, and store what is earned (CLIMB=acrobot for another world)"
 	@echo "make collapse  train with what may cause a collapse after success, each changed alone, and store the returns"
 	@echo "make language  train in the listed world of language again, and store the distances (2 minutes)"
-	@echo "make solved    train chapter 7's agent with twenty seeds again, and store what they earn (2 minutes)"
+	@echo "make solved    train chapter 7's agent with fifty seeds again, and store what they earn (5 minutes)"
 	@echo "make language-model  tune the small language model over seeds and prices of KL again (10 minutes)"
 	@echo "make bugs      train with each silent bug of chapter 12, and store the curves (10 minutes)"
 	@echo "make control   train in three environments of continuous control, and store the curves"

@@ -47,6 +47,8 @@ def begin(words, log, disk=None):
         sys.argv = ["ppo_lib", *words]
         status = command.main()
         sys.stdout.flush()
+    except KeyboardInterrupt:  # of a second one, as the first is told of: the interpreter's status
+        status = 130
     finally:
         os._exit(status)
 

@@ -64,7 +64,7 @@ def test_every_change_has_every_seed(stored: dict[str, Any]) -> None:
     assert stored["bases"] == json.loads(json.dumps(bases))
     assert list(stored["cases"]) == list(details.CHANGES)
     for name, entry in stored["cases"].items():
-        assert entry["seeds"] == list(range(details.seeds_of(name)))
+        assert entry["seeds"] == list(range(details.count_of(name)))
         if details.CHANGES[name].env_id == details.CARTPOLE:
             assert all(5 <= earned <= 500 for earned in entry["returns"])
 

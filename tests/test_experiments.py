@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from experiments import Experiment, Job, Run
+from experiments import Experiment, Job, Run, arguments, seeds_of
 
 
 def train(jobs: list[Job]) -> list[Run]:
@@ -39,3 +39,12 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="has size 1, here it is 2: remove it"):
         room(data, size=2).go_on([[("a", 1)]], processes=1)
     assert data.read_text() == before
+
+
+def test_seeds_are_counted_from_the_first_that_was_asked_for() -> None:
+    parser = arguments("What it does.", cases=["a", "b"])
+    assert list(seeds_of(parser.parse_args([]), 3)) == [0, 1, 2]
+    assert list(seeds_of(parser.parse_args(["--first", "200"]), 2)) == [200, 201]
+    args = parser.parse_args(["--first", "7", "--seeds", "1", "--only", "b"])
+    assert list(seeds_of(args, 9)) == [7]
+    assert args.only == ["b"]

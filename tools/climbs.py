@@ -11,7 +11,7 @@ nothing is tried: the rates are those of the book's file, and the seeds begin th
 from functools import partial
 
 import numpy as np
-from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib.book import climbs
 
@@ -35,9 +35,8 @@ def to_store(runs: climbs.Runs) -> list[Run]:
 
 def main() -> None:
     """Try the rates, and make the runs that are shown."""
-    parser = arguments(__doc__, seeds=0, cases=climbs.RUNGS)
+    parser = arguments(__doc__, cases=climbs.RUNGS)
     parser.add_argument("climb", choices=list(climbs.CLIMBS))
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, 200 say")
     args = parser.parse_args()
     book = ROOT / "book" / "_data" / f"ladder-{args.climb}.json"
     data = args.data or book
@@ -49,7 +48,7 @@ def main() -> None:
     experiment.go_on(() if args.first else tries, args.processes)
     stored = climbs.load(book if args.first else data)
     chosen = [f"{rung} {stored[rung].learning_rate:g}" for rung in args.only]
-    seeds = range(args.first, args.first + (args.seeds or SEEDS[args.climb]))
+    seeds = seeds_of(args, SEEDS[args.climb])
     shown = [[(case, seed) for seed in seeds] for case in chosen]
     experiment.go_on(shown, args.processes)
     for rung, s in climbs.load(data).items():

@@ -10,7 +10,7 @@ nothing was searched for, and nothing is chosen.
 from typing import Any
 
 from climbs import CODE, to_store
-from experiments import ROOT, Experiment, Job, Run, arguments
+from experiments import ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib.book import climbs, worlds
 
@@ -35,14 +35,15 @@ def train(jobs: list[Job]) -> list[Run]:
 
 def main() -> None:
     """Make the runs that are missing."""
-    args = arguments(__doc__, seeds=50, cases=CASES).parse_args()
+    args = arguments(__doc__, cases=CASES).parse_args()
     data = args.data or ROOT / "book" / "_data" / "collapse.json"
     settings = {"steps": CLIMB.steps.tolist(), "gamma": CLIMB.gamma}
     settings |= {"hidden_sizes": climbs.HIDDEN_SIZES, "episodes": climbs.EPISODES}
     told = {name: {"changes": changes} for name, changes in CASES.items()}
     code = (*CODE, "tools/collapse.py")
     experiment = Experiment("make collapse", data, code, settings, train, told)
-    experiment.go_on(([(c, s) for s in range(args.seeds)] for c in args.only), args.processes)
+    jobs = ([(case, seed) for seed in seeds_of(args, 50)] for case in args.only)
+    experiment.go_on(jobs, args.processes)
 
 
 if __name__ == "__main__":

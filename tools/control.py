@@ -7,7 +7,7 @@ command that was interrupted goes on where it stopped.
 import time
 from dataclasses import asdict, replace
 
-from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib import PPO, evaluate, settings
 
@@ -51,12 +51,12 @@ def _run(env_id: str, seed: int) -> Run:
 
 def main() -> None:
     """Make the runs that are missing."""
-    args = arguments(__doc__, seeds=0, cases=SEEDS).parse_args()
+    args = arguments(__doc__, cases=SEEDS).parse_args()
     settled = {"evaluation_episodes": EPISODES}
     settled["settings"] = {env_id: asdict(settings(env_id)) for env_id in SEEDS}
     code = (*LIBRARY, "tools/control.py")
     experiment = Experiment("make control", args.data or DATA, code, settled, train)
-    jobs = ([(env_id, seed)] for env_id in args.only for seed in range(args.seeds or SEEDS[env_id]))
+    jobs = ([(name, seed)] for name in args.only for seed in seeds_of(args, SEEDS[name]))
     experiment.go_on(jobs, args.processes)
 
 

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import options
 import torch
-from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments, seeds_of
 from options import EPISODES, EVALUATION_SEED, earns
 from torch import Tensor, nn
 
@@ -177,7 +177,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def seeds_of(name: str) -> int:
+def count_of(name: str) -> int:
     """How many seeds a change is trained with."""
     change = CHANGES[name]
     return change.seeds or SEEDS[change.env_id]
@@ -201,15 +201,12 @@ def _run(change: Change, seed: int) -> float:
 
 def main() -> None:
     """Make the runs that are missing."""
-    parser = arguments(__doc__, seeds=0, cases=CHANGES)
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
-    args = parser.parse_args()
+    args = arguments(__doc__, cases=CHANGES).parse_args()
     settled = {"episodes": EPISODES}
     settled |= {"bases": {env_id: asdict(BASES[env_id]) for env_id in SEEDS}}
     code = (*LIBRARY, "ppo_lib/book/worlds.py", "tools/options.py", "tools/details.py")
     experiment = Experiment("make details", args.data or DATA, code, settled, train)
-    counts = {name: args.seeds or seeds_of(name) for name in args.only}
-    jobs = ([(name, args.first + i)] for name, count in counts.items() for i in range(count))
+    jobs = ([(name, seed)] for name in args.only for seed in seeds_of(args, count_of(name)))
     experiment.go_on(jobs, args.processes)
 
 

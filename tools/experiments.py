@@ -122,11 +122,17 @@ def processor() -> str:
     return next(names, platform.processor())
 
 
-def arguments(doc: str, *, seeds: int, cases: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """What every command takes: seeds, cases, where to store, processes."""
+def arguments(doc: str, *, cases: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """What every command takes: seeds and the first of them, cases, a file, processes."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--seeds", type=int, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds, 200 say")
     parser.add_argument("--only", nargs="+", choices=list(cases), default=list(cases))
     parser.add_argument("--data", type=Path, help="another file than the book's")
     parser.add_argument("--processes", type=int, default=2)
     return parser
+
+
+def seeds_of(args: argparse.Namespace, count: int) -> range:
+    """The seeds that a command was asked for; ``count`` of them if it was not told how many."""
+    return range(args.first, args.first + (args.seeds or count))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments
+from experiments import LIBRARY, ROOT, Experiment, Job, Run, arguments, seeds_of
 from gymnasium.vector import VectorEnv
 
 from ppo_lib import PPO, PPOConfig, settings
@@ -123,9 +123,8 @@ def earns(policy: Policy, env_id: str, seed: int) -> float:
 
 def main() -> None:
     """Make the runs that are missing, a seed of all changes after the other."""
-    parser = arguments(__doc__, seeds=0)
+    parser = arguments(__doc__)
     parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP")
-    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     args = parser.parse_args()
     for group in args.groups or GROUPS:
         env_id, cases, seeds = GROUPS[group]
@@ -134,8 +133,7 @@ def main() -> None:
         code = (*LIBRARY, "ppo_lib/book/worlds.py", "tools/options.py")
         path, make = args.data or data(group), partial(train, group)
         experiment = Experiment("make options", path, code, settled, make, told)
-        chosen = range(args.first, args.first + (args.seeds or seeds))
-        jobs = ([(case, seed) for case in cases] for seed in chosen)
+        jobs = ([(case, seed) for case in cases] for seed in seeds_of(args, seeds))
         experiment.go_on(jobs, args.processes)
 
 

@@ -1,17 +1,13 @@
 """Tune the small language model over seeds and prices of KL, and store what came of it.
 
-Usage: ``python tools/language_model.py [SEED ...]``; it writes ``book/_data/language_model.json``,
-in about a minute a seed on an idle core.  Named seeds are run and put beside those stored.
+Usage: ``python tools/language_model.py [--seeds N] [--data FILE] [--processes N]``; about a minute
+a seed on an idle core.  A command that was interrupted goes on where it stopped.
 """
 
-import json
-import re
-import sys
-from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 
 import torch
+from experiments import ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib.language import reviews
 from ppo_lib.language.tokens import sequence_sum
@@ -27,8 +23,10 @@ from ppo_lib.language.tuning import (
     tune,
 )
 
-STORE = Path(__file__).resolve().parents[1] / "book" / "_data" / "language_model.json"
-BETAS, SEEDS = (0.0, 0.05, 0.5, 0.1, 0.02), range(5)
+DATA = ROOT / "book" / "_data" / "language_model.json"
+CODE = ("ppo_lib/language", "tools/language_model.py")
+CODE += ("ppo_lib/objectives.py", "ppo_lib/returns.py")
+BETAS, SEEDS = (0.0, 0.05, 0.5, 0.1, 0.02), 10
 UPDATES, TEXTS = 45, 4000
 CURVES = ("score", "gold", "grammatical", "kl")
 
@@ -38,8 +36,9 @@ def correlation(x: torch.Tensor, y: torch.Tensor) -> float:
     return torch.corrcoef(torch.stack([x, y]))[0, 1].item()
 
 
-def run(seed: int) -> Iterator[dict[str, object]]:
-    """One reference, one reward model, and a policy for each β; what is known, after each."""
+def train(jobs: list[Job]) -> list[Run]:
+    """One reference, one reward model, and from there a policy for each β: a seed's cases."""
+    [seed] = {seed for _, seed in jobs}
     generator = torch.Generator().manual_seed(seed)
     reference = pretrain(seed).requires_grad_(False)
     reward_model = fit_reward_model(reference, preferences(reference, 2000, generator), generator)
@@ -51,7 +50,7 @@ def run(seed: int) -> Iterator[dict[str, object]]:
             for p, t in zip(prompts.split(1000), tokens.split(1000, dim=1), strict=True)
         ]
     )
-    result: dict[str, object] = {
+    result: dict[str, Run] = {
         "reference": {
             "gold": gold.mean().item(),
             "grammatical": grammatical.float().mean().item(),
@@ -68,7 +67,7 @@ def run(seed: int) -> Iterator[dict[str, object]]:
             )
         ]
         after = draw(policy, reference, reward_model, 1000, generator, kl_coef=beta)
-        found: dict[str, object] = {key: [row[key] for row in curves] for key in CURVES}
+        found: Run = {key: [row[key] for row in curves] for key in CURVES}
         found["after"] = measure(after)
         found["texts"] = [
             reviews.say(int(after.prompts[i]), after.tokens[:, i].tolist()) for i in range(4)
@@ -82,11 +81,10 @@ def run(seed: int) -> Iterator[dict[str, object]]:
                 after.scores, ratio, after.prompts, kl_coef=beta
             )
         result[str(beta)] = found
-        print(seed, beta, {k: round(v, 2) for k, v in measure(after).items()}, flush=True)
-        yield result
+    return [rounded(result[case]) for case, _ in jobs]
 
 
-def rounded(x: object) -> object:
+def rounded(x: Run) -> Run:
     """The same with four digits behind the point."""
     if isinstance(x, float):
         return round(x, 4)
@@ -95,21 +93,15 @@ def rounded(x: object) -> object:
     return [rounded(value) for value in x] if isinstance(x, list | tuple) else x
 
 
-def main(seeds: list[int]) -> None:
-    """Run seeds one at a time, and store what is known after each policy."""
-    for seed in seeds:
-        for made in run(seed):
-            known = json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else {}
-            known[str(seed)] = rounded(made)
-            text = json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False)
-            # A list of numbers stands on one line.
-            text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: " ".join(m[0].split()), text)
-            # Put in place whole, since several may run side by side.
-            new = STORE.with_suffix(f".{seed}")
-            new.write_text(text + "\n", encoding="utf-8")
-            new.replace(STORE)
+def main() -> None:
+    """Make the runs that are missing."""
+    cases = ["reference", *(str(beta) for beta in sorted(BETAS))]
+    args = arguments(__doc__, cases=cases).parse_args()
+    settings = {"updates": UPDATES, "texts": TEXTS}
+    experiment = Experiment("make language-model", args.data or DATA, CODE, settings, train)
+    jobs = ([(case, seed) for case in cases] for seed in seeds_of(args, SEEDS))
+    experiment.go_on(jobs, args.processes)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main([int(seed) for seed in sys.argv[1:]] or list(SEEDS))
+    main()

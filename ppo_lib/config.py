@@ -78,7 +78,8 @@ class PPOConfig:
     device: str = "cpu"
     """Where the networks are: "cpu", or "cuda" for a GPU; environments always run on the CPU."""
     num_threads: int = 1
-    """Threads of torch's operations while it learns; small matrices are slower with more."""
+    """Threads of torch's operations while it learns, from 1 to 1024; small matrices are slower
+    with more."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -164,7 +165,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda x: x == "cpu" or (x == "cuda" and torch.cuda.is_available()),
         "'cpu', or 'cuda' where torch finds a GPU",
     ),
-    "num_threads": _COUNT,
+    "num_threads": (lambda x: _is_int(x) and 1 <= x <= 1024, "an integer from 1 to 1024"),
 }
 
 _ROBOT = PPOConfig(

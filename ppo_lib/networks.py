@@ -14,7 +14,7 @@ from ppo_lib.distributions import Categorical, DiagonalGaussian, MultiCategorica
 from ppo_lib.envs import actions_in, narrow_dtype
 from ppo_lib.normalizers import ObsNormalizer
 from ppo_lib.policies import Policy, eval_mode
-from ppo_lib.validate import require
+from ppo_lib.validate import check_params, require
 
 
 class OneHot(nn.Module):
@@ -230,11 +230,12 @@ def check_networks(
         f"policy gives parameters of shape {tuple(params.shape)}, expected {(len(obs), width)} for "
         f"action_space {action_space}",
     )
+    check_params(params)
     actions = actions_in(action_space, policy.dist.sample(params.cpu(), torch.Generator()))
     if isinstance(policy.dist, MultiCategorical) and hasattr(action_space, "nvec"):
         found, expected = policy.dist.sizes, action_space.nvec.tolist()
         require(found == expected, f"policy has a dist of sizes {found}, expected {expected}")
-    for action in () if params.isnan().any() else actions:  # of NaN the first step says more
+    for action in actions:
         require(
             action_space.contains(action),
             f"the policy has drawn the action {action}, expected one of {action_space}",

@@ -4,6 +4,8 @@ Losses are scalars to be minimised.  Log-probabilities, advantages and values of
 one shape, so that ``[B]`` and ``[B, 1]`` can never be broadcast to ``[B, B]`` unseen.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -94,8 +96,8 @@ def clipped_surrogate_loss(
     not_empty("log_probs", log_probs)
     advantages = advantages.detach()
     log_ratio = log_probs - old_log_probs.detach()
-    # Far past a binding clip ρ must not overflow: a gradient of 0 times ∞ would be NaN.
-    log_ratio = log_ratio.where(advantages < 0, log_ratio.clamp(max=80))
+    # Past a binding clip ρ must not overflow: a gradient of 0 times ∞ would be NaN.
+    log_ratio = log_ratio.where(advantages < 0, log_ratio.clamp(max=math.log1p(clip_range) + 1))
     # Where the clip binds it is at 1 + ε for a positive advantage, at 1 - ε for a negative one.
     bound = advantages + clip_range * advantages.abs()
     return -torch.min(log_ratio.exp() * advantages, bound).mean()

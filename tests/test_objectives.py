@@ -168,8 +168,8 @@ def test_exactly_at_the_boundary_half_of_the_gradient_flows(advantage, log_ratio
     assert log_probs.grad.item() == pytest.approx(-ratio * advantage * share, rel=1e-15)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("log_ratio", [100.0, 200.0, 1000.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("log_ratio", [11.0, 20.0, 100.0, 200.0, 1000.0])
 def test_far_past_a_binding_clip_the_gradient_is_0_and_not_nan(log_ratio, dtype):
     log_probs = torch.tensor([log_ratio, 0.0, log_ratio], dtype=dtype, requires_grad=True)
     advantages = torch.tensor([2.0, 1.0, 0.0], dtype=dtype)
@@ -178,8 +178,15 @@ def test_far_past_a_binding_clip_the_gradient_is_0_and_not_nan(log_ratio, dtype)
     )
     loss.backward()
     # 2 · 1.5, 1 and 0; only the second, whose ratio is 1, has a gradient.
-    assert loss.item() == pytest.approx(-4 / 3)
-    assert log_probs.grad.tolist() == pytest.approx([0.0, -1 / 3, 0.0])
+    close = 4 * torch.finfo(dtype).eps
+    assert loss.item() == pytest.approx(-4 / 3, rel=close)
+    assert log_probs.grad.tolist() == pytest.approx([0.0, -1 / 3, 0.0], rel=close)
+
+
+def test_a_clip_so_wide_that_it_does_not_bind_leaves_the_gradient():
+    log_probs = tensor(50.0).requires_grad_()
+    clipped_surrogate_loss(log_probs, tensor(0.0), tensor(1.0), clip_range=1e30).backward()
+    assert log_probs.grad.item() == pytest.approx(-math.exp(50))
 
 
 def test_far_past_a_clip_that_does_not_bind_the_loss_is_infinite_and_not_cut():

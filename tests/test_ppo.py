@@ -110,7 +110,7 @@ REFUSED = {
     "hidden_sizes": [[64, 64], 64, (0,), (64, -1), (64.0,), (True,), None],
     "seed": [-1, 2**63, 0.0, None, True],
     "device": ["gpu", 0, None, *([] if torch.cuda.is_available() else ["cuda"])],
-    "num_threads": [0, -1, 2.0, None, True],
+    "num_threads": [0, -1, 2.0, None, True, 1025],
 }
 
 

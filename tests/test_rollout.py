@@ -11,7 +11,7 @@ from gymnasium.wrappers import TimeLimit
 from ppo_lib.envs import env_actions, make_envs, obs_tensor
 from ppo_lib.evaluate import evaluate, play_episodes
 from ppo_lib.exact.env import TabularPolicy
-from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy, check_networks
 from ppo_lib.rollout import Collector
 
 ANY, TWO = Box(-np.inf, np.inf, (1,), np.float32), Discrete(2)
@@ -342,6 +342,15 @@ def test_a_policy_that_gives_no_numbers_is_refused():
     for draws in (generator(), None):
         with pytest.raises(ValueError, match=message):
             play_episodes(two_counters(), actor, draws, seed=0)
+
+
+def test_a_policy_one_of_whose_numbers_is_none_is_refused_before_it_acts():
+    actor = GaussianPolicy(1, 2, (4,), generator())
+    with torch.no_grad():
+        actor.net[-1].bias[1] = torch.nan  # the first number of an action is one
+    critic = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Flatten(0))
+    with pytest.raises(ValueError, match=r"(?s)dist_params is .*nan.*, expected finite"):
+        check_networks(actor, critic, torch.zeros(3, 1), Box(-1, 1, (2,)), normalize_obs=False)
 
 
 def test_a_nan_is_refused_at_its_step_also_if_another_environment_pays_a_number():

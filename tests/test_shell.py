@@ -623,17 +623,19 @@ def test_ctrl_c_stops_after_the_update_and_leaves_a_checkpoint(vectorization, tm
 def test_a_longer_training_is_asked_for_in_the_same_file_and_another(command):
     command("CartPole-v1", *SHORT, "--checkpoint", "a.pt", "--seed", 5)
     status, out, err = command("--resume", "a.pt", "--total-steps", "60", "--checkpoint", "b.pt")
-    assert (status, err) == (0, "a.pt: 30 of 60 steps; it goes on to the bit\n")
+    assert (status, err) == (0, "a.pt: 30 of 60 steps; it goes on with another total_steps\n")
     assert out.endswith("\ncheckpoint: b.pt\n")
     assert [PPO.load(name).env_steps for name in ("a.pt", "b.pt")] == [30, 60]
     status, out, err = command("CartPole-v1", "--resume", "a.pt", "--total-steps=4.5e1")
-    assert (status, err) == (0, "a.pt: 30 of 45 steps; it goes on to the bit\n")
+    assert (status, err) == (0, "a.pt: 30 of 45 steps; it goes on with another total_steps\n")
     kept = PPO.load("a.pt")
     assert (kept.env_steps, kept.config.total_steps, kept.config.seed) == (45, 45, 5)
     assert command("--resume", "a.pt")[2] == "a.pt: 45 of 45 steps; --total-steps asks for more\n"
     status, _, err = command("--resume", "a.pt", "--num-envs", "1", "--total-steps", "60")
     assert status == 0
     assert err == "a.pt: 45 of 60 steps; it goes on in new episodes: they were of 3 environments\n"
+    *_, err = command("--resume", "a.pt", "--total-steps", 90, "--seed", 7)
+    assert err == "a.pt: 60 of 90 steps; it goes on with another total_steps, seed\n"
 
 
 def test_the_best_agent_is_kept_beside_the_last(command, monkeypatch):
@@ -1132,7 +1134,7 @@ def test_what_was_trained_on_a_gpu_goes_on_on_the_cpu_where_there_is_none(comman
     assert status == 0
     assert err.splitlines() == [
         "a.pt: it was trained on 'cuda', and goes on on the CPU",
-        "a.pt: 30 of 45 steps; it goes on to the bit",
+        "a.pt: 30 of 45 steps; it goes on with another total_steps, device",
     ]
     kept = PPO.load("a.pt")
     assert (kept.env_steps, kept.config.device) == (45, "cpu")

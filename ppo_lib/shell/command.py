@@ -115,7 +115,10 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
         interruption = opened.enter_context(Interruption())
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
-            how = f"in new episodes: {trainer.anew}" if trainer.anew else "to the bit"
+            given, kept = dataclasses.asdict(trainer.config), read_checkpoint(options.resume)["config"]
+            other = ", ".join(name for name in kept if given[name] != kept[name])
+            how = f"with another {other}" if other else "to the bit"
+            how = f"in new episodes: {trainer.anew}" if trainer.anew else how
             left = trainer.env_steps < total
             then = f"it goes on {how}" if left else "--total-steps asks for more"
             say(f"{options.resume}: {trainer.env_steps:,} of {total:,} steps; {then}")

@@ -115,8 +115,8 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
         interruption = opened.enter_context(Interruption())
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
-            given, kept = dataclasses.asdict(trainer.config), read_checkpoint(options.resume)["config"]
-            other = ", ".join(name for name in kept if given[name] != kept[name])
+            kept = read_checkpoint(options.resume)["config"]
+            other = ", ".join(x for x in kept if getattr(trainer.config, x) != kept[x])
             how = f"with another {other}" if other else "to the bit"
             how = f"in new episodes: {trainer.anew}" if trainer.anew else how
             left = trainer.env_steps < total

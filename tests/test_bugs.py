@@ -270,4 +270,4 @@ def test_every_bug_has_its_runs_and_right_ones_beside_them():
         config = bugs.TASKS[task].config
         batch = config.num_envs * changes.get("num_steps", config.num_steps)
         updates = changes.get("total_steps", config.total_steps) // batch
-        assert stored[task][name].shape == (20, updates)
+        assert stored[task][name].shape == (50, updates)

@@ -136,6 +136,7 @@ def test_a_value_out_of_range_is_refused_by_name(name, value):
         {"hidden_sizes": ()},
         {"total_steps": 512, "minibatch_size": 512},
         {"num_envs": 1, "num_steps": 2, "minibatch_size": 1, "total_steps": 2},
+        {"num_threads": 1024},
     ],
 )
 def test_values_at_the_edge_are_taken(right):

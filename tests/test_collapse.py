@@ -9,17 +9,18 @@ from experiments import ROOT
 
 from ppo_lib import PPOConfig
 
-DATA = ROOT / "book" / "_data" / "collapse.json"
+DATA = ROOT / "book" / "_data"
 
 
-def test_every_case_has_every_seed() -> None:
-    stored = json.loads(DATA.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "first"), [("collapse", 0), ("collapse-again", 200)])
+def test_every_case_has_every_seed(name: str, first: int) -> None:
+    stored = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
     assert stored["steps"] == collapse.CLIMB.steps.tolist()
     assert list(stored["cases"]) == list(collapse.CASES)
-    for name, entry in stored["cases"].items():
-        assert entry["changes"] == collapse.CASES[name]
-        assert entry["seeds"] == list(range(len(entry["finals"])))
-        assert len(entry["seeds"]) >= 30
+    for case, entry in stored["cases"].items():
+        assert entry["changes"] == collapse.CASES[case]
+        assert entry["seeds"] == list(range(first, first + 50))
+        assert len(entry["finals"]) == 50
         assert {len(returns) for returns in entry["returns"]} == {len(stored["steps"])}
 
 

@@ -636,9 +636,17 @@ def test_a_forged_space_is_refused_and_forged_episodes_begin_anew(tmp_path):
     rewritten(path, lambda state: state | {"running": [{"log": None}]})
     assert PPO.load(path).anew == "the state does not hold all of them"
     rewritten(path, lambda state: state | {"spaces": [["Box", 4], ["Tuple", 2]]})
-    message = r"agent.pt, whose spaces can't be read: spaces has 'Tuple', expected one of Discrete"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"spaces can.t be read: spaces has 'Tuple', expected one"):
         load_policy(path)
+
+
+@pytest.mark.parametrize("number", [1, 2, 99, "4"])
+def test_a_file_of_another_format_is_refused(number, tmp_path):
+    path = tmp_path / "agent.pt"
+    PPO("CartPole-v1", SMALL).save(path)
+    rewritten(path, lambda state: state | {"format": number})
+    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 5$"):
+        PPO.load(path)
 
 
 NAMED = {"id": "CartPole-v1", "kwargs": {}, "wrappers": []}
@@ -725,15 +733,6 @@ def test_forged_numbers_of_running_episodes_begin_anew(name, vectorization, tmp_
             continue  # refused, as above
         anew = PPO.load(path).anew
         assert anew in ("the state does not hold all of them", "they were of 1 environments")
-
-
-@pytest.mark.parametrize("number", [1, 2, 99, "4"])
-def test_a_file_of_another_format_is_refused(number, tmp_path):
-    path = tmp_path / "agent.pt"
-    PPO("CartPole-v1", SMALL).save(path)
-    rewritten(path, lambda state: state | {"format": number})
-    with pytest.raises(ValueError, match=f"agent.pt has format {number}, expected 5$"):
-        PPO.load(path)
 
 
 @pytest.mark.parametrize("notes", [(1, 2), {1: 2}, {1, 2}, math.nan, abs], ids=str)

@@ -4,9 +4,10 @@ import hashlib
 import io
 import json
 import os
+import reprlib
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FORMAT = 5  #: 1 to 3 had no checksum, 4 did not say whose the networks were
 _CHECKSUM = 64  # bytes, the digits of a SHA-256
 _PARTS = ("policy", "critic", "optimizer", "reward_normalizer")
 _COUNTS = ("returns", "lengths", "resetting")
+NOT_ALL = "the state does not hold all of them"  #: of running episodes
 
 
 def write_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no checkpoint, is damaged, has not what a trainer begins with,
-            or is one of another format.
+            one of its parts is of another kind, or it is one of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,8 +99,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     found, expected = set(state["config"]), {field.name for field in fields(PPOConfig)}
     require(
         found == expected,
-        f"path is {path}, whose config differs from a PPOConfig by {sorted(found ^ expected)}",
+        f"path is {path}, whose config differs from a PPOConfig by "
+        f"{sorted(map(str, found ^ expected))}",
     )
+    _check_kinds(state, f"path is {path}")
     return state
 
 
@@ -107,6 +111,60 @@ def _checksum(content: bytes) -> bytes:
 
 
 # ------------------------------------------------------------------ a trainer's state
+
+
+def _check_kinds(state: dict[str, Any], where: str) -> None:
+    """Refuse, by name, a part of another kind than `state_of` gives; it may have none of them."""
+    for name in filter(state.__contains__, _IS_KIND):
+        try:
+            require(_IS_KIND[name](state[name]), f"it is {reprlib.repr(state[name])}")
+        except Exception as error:
+            raise ValueError(f"{where}, whose {name} can't be read: {error}") from error
+
+
+def _is_config(config: Any) -> bool:
+    """Whether it is one, here or on a machine with a GPU."""
+    return bool(PPOConfig(**config | ({"device": "cpu"} if config["device"] == "cuda" else {})))
+
+
+def _is_named(env: Any) -> bool:
+    """Whether it is what `name_env` gives."""
+    return env is None or (
+        [type(env[name]) for name in ("id", "kwargs", "wrappers")] == [str, dict, list]
+        and all(
+            isinstance(name, str) and isinstance(arguments, dict)
+            for name, arguments in env["wrappers"]
+        )
+    )
+
+
+def _is_weights(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(name, str) for name in state)
+
+
+def _is_episode(episode: Any) -> bool:
+    return len(episode) == 3 and all(isinstance(x, int | float) for x in episode)
+
+
+#: For each part of a state whether it is of its kind; an error says no, too.
+_IS_KIND: dict[str, Callable[[Any], bool]] = {
+    "env": _is_named,
+    "spaces": lambda x: describe_spaces(*spaces_of(x)) == x,
+    "own_networks": lambda x: isinstance(x, list) and set(x) <= {"policy", "critic"},
+    "config": _is_config,
+    "policy": _is_weights,
+    "critic": _is_weights,
+    "optimizer": lambda x: x is None or isinstance(x, dict),
+    "reward_normalizer": lambda x: x is None or _is_weights(x),
+    "sums": lambda x: x is None or isinstance(x, torch.Tensor),
+    "generator": lambda x: x.dtype == torch.uint8,
+    "kl_coef": lambda x: isinstance(x, int | float) and 0 <= x < float("inf"),
+    "env_steps": lambda x: type(x) is int and x >= 0,
+    "running": lambda x: isinstance(x, list) and all(isinstance(part, dict) for part in x),
+    # What a callback of one's own has put into a row is its own.
+    "rows": lambda x: isinstance(x, list) and all(isinstance(row, dict) for row in x),
+    "episodes": lambda x: isinstance(x, list) and all(map(_is_episode, x)),
+}
 
 
 def state_of(trainer: Any) -> dict[str, Any]:
@@ -156,6 +214,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     try:
         missing = sorted(before.keys() - state.keys())
         require(not missing, f"it has no {missing}")
+        _check_kinds(state, "it is one")
         _take_up(trainer, state)
     except Exception as error:
         _take_up(trainer, before)
@@ -165,11 +224,14 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
         anew = _go_on(trainer.collector, running[trainer.rank])
     else:
         anew = f"they were of {len(running)} processes, and here are {trainer.num_ranks}"
+    sums = None if trainer.reward_normalizer is None else trainer.reward_normalizer.sums
+    if not (anew or sums is None or _alike(state["sums"], sums)):
+        anew = NOT_ALL
     # Every rank must do the same.
     if trainer.mean(torch.tensor([float(anew != "")])) > 0:
         anew = anew or "those of another process do"
         trainer.start_episodes()
-    elif trainer.reward_normalizer is not None:
+    elif sums is not None:
         trainer.reward_normalizer.sums = state["sums"].clone()
     return anew
 
@@ -181,7 +243,10 @@ def _take_up(trainer: Any, state: dict[str, Any]) -> None:
         for there, has in {"state": state[name] is not None, "trainer": part is not None}.items():
             require(has or (part is None and state[name] is None), f"the {there} has no {name}")
         if part is not None:
-            part.load_state_dict(state[name])
+            try:
+                part.load_state_dict(state[name])
+            except Exception as error:
+                raise ValueError(f"{name}: {error}") from error
     trainer.generator.set_state(state["generator"])
     trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
     trainer.history.rows = [dict(row) for row in state["rows"]]
@@ -192,10 +257,14 @@ def _go_on(collector: Collector, running: dict[str, Any]) -> str:
     """Play the running episodes to where they were; why not, if that can't be."""
     if "refusal" in running or collector.log.refusal:
         return running.get("refusal") or collector.log.refusal
-    if not running.keys() >= {"log", "obs", *_COUNTS}:
-        return "the state does not hold all of them"
+    own = {name: torch.tensor(getattr(collector, name)) for name in _COUNTS}
+    held = all(isinstance(running.get(name), torch.Tensor) for name in ("obs", *own))
+    if not held or running["obs"].ndim == 0 or not isinstance(running.get("log"), dict):
+        return NOT_ALL
     if len(running["obs"]) != collector.envs.num_envs:
         return f"they were of {len(running['obs'])} environments"
+    if not all(_alike(running[name], x) for name, x in (own | {"obs": collector.obs}).items()):
+        return NOT_ALL
     if not collector.log.fits(running["log"]):
         return "the environments are stepped in another way"
     try:
@@ -211,6 +280,11 @@ def _go_on(collector: Collector, running: dict[str, Any]) -> str:
     for name in _COUNTS:
         setattr(collector, name, running[name].numpy().copy())
     return ""
+
+
+def _alike(x: Any, other: torch.Tensor) -> bool:
+    kind = other.dtype, other.shape
+    return isinstance(x, torch.Tensor) and (x.dtype, x.shape) == kind
 
 
 def load_policy(path: str | Path, policy: Policy | None = None) -> Policy:
@@ -376,7 +450,11 @@ def env_of(
         asked or ":" not in named["id"],
         f"env is None, expected {named['id']!r}: no module is imported because {path} names it",
     )
-    wrappers = [(getattr(gym.wrappers, name), arguments) for name, arguments in named["wrappers"]]
+    wrappers = [(getattr(gym.wrappers, name, 0), rest) for name, rest in named["wrappers"]]
+    require(
+        all(isinstance(wrapper, type) for wrapper, _ in wrappers),
+        f"env is {named} in {path}, expected classes of gymnasium.wrappers as its wrappers",
+    )
     return named["id"], named["kwargs"], wrappers
 
 

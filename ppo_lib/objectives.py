@@ -68,7 +68,7 @@ def surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor)
         advantages: Â of the old policy, the same shape.
 
     Returns:
-        The loss, a scalar.
+        A scalar; ±∞ or NaN where ρ overflows, log ρ above 11.09 in float16 or 88.7 in float32.
     """
     same_shape(log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages)
     not_empty("log_probs", log_probs)

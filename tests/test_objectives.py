@@ -189,6 +189,15 @@ def test_a_clip_so_wide_that_it_does_not_bind_leaves_the_gradient():
     assert log_probs.grad.item() == pytest.approx(-math.exp(50))
 
 
+@pytest.mark.parametrize(("dtype", "last"), [(torch.float16, 11.08), (torch.float32, 88.7)])
+def test_the_surrogate_has_its_range_where_it_is_said_to_end(dtype, last):
+    for log_ratio, finite in {last: True, last + 0.05: False}.items():
+        log_probs = torch.tensor([log_ratio], dtype=dtype, requires_grad=True)
+        loss = surrogate_loss(log_probs, torch.zeros(1, dtype=dtype), torch.ones(1, dtype=dtype))
+        loss.backward()
+        assert bool(loss.isfinite()) == bool(log_probs.grad.isfinite()) == finite
+
+
 def test_far_past_a_clip_that_does_not_bind_the_loss_is_infinite_and_not_cut():
     loss = clipped_surrogate_loss(tensor(1000.0), tensor(0.0), tensor(-1.0), clip_range=0.5)
     assert loss.item() == math.inf

@@ -638,6 +638,22 @@ def test_a_longer_training_is_asked_for_in_the_same_file_and_another(command):
     assert err == "a.pt: 60 of 90 steps; it goes on with another total_steps, seed\n"
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *(None, [], "text", {"another": 1}, {"eval_every": "500"}, {"eval_episodes": None}),
+        {"tensorboard": 5},
+    ],
+    ids=str,
+)
+def test_forged_options_of_a_run_are_refused_by_name(forged, command):
+    trainer = an_agent("a.pt")
+    write_checkpoint("a.pt", trainer.state_dict() | {"options": forged})
+    status, _, err = command("--resume", "a.pt")
+    assert status == 2
+    assert err.startswith(f"error: path is a.pt, whose options are {forged!r}, expected eval_every")
+
+
 def test_the_best_agent_is_kept_beside_the_last(command, monkeypatch):
     means = iter([1.0, 7.0, 3.0, 5.0])
     monkeypatch.setattr(best, "evaluate", lambda *_, **__: torch.tensor([next(means)]))

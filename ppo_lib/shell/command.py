@@ -314,6 +314,13 @@ def _train_as(resume: Path) -> Train:
     """The options of a run that goes on, as far as its checkpoint knows them."""
     state = read_checkpoint(resume)
     config, kept = state["config"], state.get("options", {})
+    kinds = {"eval_every": int | None, "eval_episodes": int, "tensorboard": str | None}
+    require(
+        isinstance(kept, dict)
+        and kept.keys() <= kinds.keys()
+        and all(isinstance(x, kinds[name]) for name, x in kept.items()),
+        f"path is {resume}, whose options are {kept!r}, expected {', '.join(kinds)}",
+    )
     if config["device"] != "cpu" and not torch.cuda.is_available():
         say(f"{resume}: it was trained on {config['device']!r}, and goes on on the CPU")
         config |= {"device": "cpu"}

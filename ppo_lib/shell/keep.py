@@ -121,7 +121,9 @@ class Interruption:
     """Lets a signal end training after the update in which it comes; a second one, at once.
 
     Signals are Ctrl-C, SIGTERM and SIGHUP, the last one unless it is ignored, as under nohup.  It
-    is a callback of `PPO.learn`, and a context in which signals are handled.
+    is a callback of `PPO.learn`, and a context in which signals are handled.  It is entered once
+    environments are made, or their processes would inherit the handlers, and not end when asked;
+    SIGTERM and SIGHUP before that end this process as they end any.
 
     Attributes:
         signal: the first one that came; None before.

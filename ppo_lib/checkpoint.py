@@ -92,11 +92,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(f"path is {path}, expected a file of PPO.save") from error
     require(number == FORMAT, f"{path} has format {number}, expected {FORMAT}")
-    kinds: dict[str, Any] = dict.fromkeys(("config", "policy", "critic"), dict)
-    kinds |= {"env": dict | None, "spaces": list, "own_networks": list}
-    missing = [name for name in kinds if not isinstance(state.get(name, 0), kinds[name])]
+    missing = sorted({"env", "spaces", "own_networks", "config", "policy", "critic"} - state.keys())
     require(not missing, f"path is {path}, which has no {missing}, expected a file of PPO.save")
-    found, expected = set(state["config"]), {field.name for field in fields(PPOConfig)}
+    found = set(state["config"]) if isinstance(state["config"], dict) else set()
+    expected = {field.name for field in fields(PPOConfig)}
     require(
         found == expected,
         f"path is {path}, whose config differs from a PPOConfig by "

@@ -640,22 +640,6 @@ def test_a_forged_space_is_refused_and_forged_episodes_begin_anew(tmp_path):
         load_policy(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *((name, "text") for name in ("env", "spaces", "own_networks", "config", "policy")),
-        *(("critic", None), ("spaces", None), ("config", ["seed"])),
-    ],
-)
-def test_a_forged_part_of_another_type_is_refused_by_name(name, value, tmp_path):
-    path = tmp_path / "agent.pt"
-    PPO("CartPole-v1", SMALL).save(path)
-    rewritten(path, lambda state: state | {name: value})
-    for load in (load_policy, PPO.load):
-        with pytest.raises(ValueError, match=rf"agent.pt, which has no \['{name}'\], expected"):
-            load(path)
-
-
 @pytest.mark.parametrize("number", [1, 2, 99, "4"])
 def test_a_file_of_another_format_is_refused(number, tmp_path):
     path = tmp_path / "agent.pt"

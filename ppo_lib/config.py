@@ -117,7 +117,7 @@ _LARGEST = sys.float_info.max  # of an integer, too, that becomes a float
 
 def _is_number(value: object) -> bool:
     # Not numpy's float32, nor a tensor: a checkpoint could not be read back.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= _LARGEST
 
 
 def _is_sizes(value: object) -> bool:

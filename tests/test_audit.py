@@ -811,6 +811,7 @@ def exact(value=None, probability=0.99):
 )
 def test_a_wrong_trainer_is_called_by_its_name(train, name):
     assert "right" in repr(audit.check_my_trainer(exact()))
+    audit.check_my_trainer(exact(probability=1.0))  # a policy may be sure of an action
     for close in (lambda right, _: 0.95 * right, lambda right, _: 1.05 * right):
         audit.check_my_trainer(exact(close, probability=0.86))
     with pytest.raises(audit.BugFound, match=name or "has learned another value") as found:

@@ -396,6 +396,16 @@ def test_an_observation_that_is_not_finite_is_refused():
             policy.act(obs)
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_one_nan_among_the_numbers_of_a_policy_reaches_no_environment(deterministic):
+    policy, obs = untrained("Pendulum-v1")
+    with torch.no_grad():
+        policy.log_std.fill_(np.nan)  # the means are finite
+    for given in (obs, obs[0]):
+        with pytest.raises(ValueError, match=r"(?s)^dist_params is .*nan.*, expected no NaN"):
+            policy.act(given, deterministic=deterministic)
+
+
 def test_a_forbidden_action_is_not_taken():
     policy, obs = untrained("CartPole-v1")
     with torch.no_grad():

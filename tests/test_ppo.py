@@ -105,7 +105,7 @@ REFUSED = {
     "normalize_rewards": [0, 1, None],
     "vf_coef": [-0.1, NAN, INF, None],
     "value_clip_range": [0, -0.1, NAN, INF, "no"],
-    "ent_coef": [-0.1, NAN, INF, None],
+    "ent_coef": [-0.1, NAN, INF, -INF, 10**400, -(10**400), None],
     "max_grad_norm": [0, -0.5, NAN, INF, None],
     "hidden_sizes": [[64, 64], 64, (0,), (64, -1), (64.0,), (True,), None],
     "seed": [-1, 2**63, 0.0, None, True],

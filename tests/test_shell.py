@@ -493,6 +493,31 @@ with locked(Path({str(tmp_path / "a.pt")!r})):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt", "b.pt", "link.pt"]
 
 
+@pytest.mark.skipif(keep.fcntl is None, reason="there are no locks on Windows")
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_its_run_removes_while_it_is_taken_is_not_had(again, tmp_path, monkeypatch):
+    # What is locked then is a file without a name, and a third run would lock another one.
+    path, lock, take = tmp_path / "a.pt", tmp_path / "a.pt.lock", keep.fcntl.lockf
+
+    def late(file, how):
+        lock.rename(tmp_path / "gone")
+        if again:
+            lock.touch()
+        take(file, how)
+
+    monkeypatch.setattr(keep.fcntl, "lockf", late)
+    with pytest.raises(FileExistsError, match="which another run is kept in"):  # noqa: SIM117
+        with keep.locked(path):
+            pass
+
+
+def test_a_lock_that_somebody_removes_ends_no_run(tmp_path):
+    with keep.locked(tmp_path / "a.pt"):
+        for lock in tmp_path.glob("*.lock"):
+            lock.unlink()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_trains_has_its_file_for_itself(command, monkeypatch, tmp_path):
     seen, update = [], PPO.update
 
@@ -998,6 +1023,10 @@ REFUSED = {
     "another file": (
         ["evaluate", "text"],
         "error: path is text, whose checksum is wrong or missing, expected",
+    ),
+    "observations of several parts": (
+        ["evaluate", "a.pt", "--env", "Blackjack-v1"],
+        "error: observation_space is Tuple",
     ),
     "other observations": (
         ["evaluate", "a.pt", "--env", "Acrobot-v1"],

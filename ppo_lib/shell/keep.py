@@ -243,7 +243,7 @@ def printing() -> Iterator[None]:
 def say(line: str) -> None:
     """A line on stderr, at once; a terminal that is gone ends nothing."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr)  # which is written line by line
     except OSError:
         return
 

@@ -48,3 +48,19 @@ def test_seeds_are_counted_from_the_first_that_was_asked_for() -> None:
     args = parser.parse_args(["--first", "7", "--seeds", "1", "--only", "b"])
     assert list(seeds_of(args, 9)) == [7]
     assert args.only == ["b"]
+
+
+def test_other_seeds_are_stored_with_the_words_that_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tools/it.py", "--first", "200", "--data", "a b.json"])
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    room(tmp_path / "data.json").go_on([[("a", 200)]], processes=1)
+    made_by = json.loads((tmp_path / "data.json").read_text())["made_by"]
+    words = "python tools/it.py --first 200 --data 'a b.json'"
+    assert made_by == f"ATEN_CPU_CAPABILITY=default {words}"
+
+
+def test_cases_that_are_made_together_are_not_chosen_from() -> None:
+    with pytest.raises(SystemExit):
+        arguments("What it does.").parse_args(["--only", "a"])

@@ -1,7 +1,7 @@
 """Train with every bug of `ppo_lib.book.bugs`, and without, and store the learning curves.
 
-Usage: ``python tools/bugs.py [--only BUG …] [--data FILE] [--processes N]``; some fifteen minutes
-on two free cores for all, and for the right runs that stand beside no bug.  A command that was
+Usage: ``python tools/bugs.py [--only BUG …] [--data FILE] [--processes N]``; some ten minutes
+on two cores for all, and for the right runs that stand beside no bug.  A command that was
 interrupted goes on where it stopped.  Every bug has the seeds and the settings of the right runs
 beside it; no setting was chosen on these seeds.
 """

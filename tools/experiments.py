@@ -7,8 +7,11 @@ another processor or another commit are not added to it.
 
 import argparse
 import json
+import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -86,7 +89,7 @@ class Experiment:
                     self.runs.setdefault(case, {})[seed] = run
                 print(f"{i} of {len(todo)}: {len(group)} of {group[0][0]}", flush=True)
                 self.kept = made_by
-                store(self.data, self.command, made_by | {self.key: self.write()})
+                store(self.data, again(self.command), made_by | {self.key: self.write()})
 
 
 def _rows(entry: dict[str, Any]) -> dict[int, Run]:
@@ -99,6 +102,15 @@ def _rows(entry: dict[str, Any]) -> dict[int, Run]:
 
 def _alone() -> None:
     torch.set_num_threads(1)
+
+
+def again(command: str) -> str:
+    """What makes the runs of this process again: the command, unless other seeds were asked for."""
+    if "--first" not in sys.argv:
+        return command
+    kernels = os.environ.get("ATEN_CPU_CAPABILITY")
+    told = [] if kernels is None else [f"ATEN_CPU_CAPABILITY={kernels}"]
+    return " ".join([*told, shlex.join(["python", *sys.argv])])
 
 
 def made_at(code: Iterable[str]) -> dict[str, str]:
@@ -123,11 +135,12 @@ def processor() -> str:
 
 
 def arguments(doc: str, *, cases: Iterable[str] = ()) -> argparse.ArgumentParser:
-    """What every command takes: seeds and the first of them, cases, a file, processes."""
+    """What every command takes: seeds, the first of them, cases if any, a file, processes."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--seeds", type=int, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds, 200 say")
-    parser.add_argument("--only", nargs="+", choices=list(cases), default=list(cases))
+    if named := list(cases):
+        parser.add_argument("--only", nargs="+", choices=named, default=named)
     parser.add_argument("--data", type=Path, help="another file than the book's")
     parser.add_argument("--processes", type=int, default=2)
     return parser

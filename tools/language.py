@@ -1,7 +1,7 @@
 """Train in the world of language that can be listed, over seeds, and store what came of it.
 
-Usage: ``python tools/language.py [--only CASE …] [--seeds N] [--data FILE] [--processes N]``; about
-six minutes on two free cores.  A command that was interrupted goes on where it stopped.
+Usage: ``python tools/language.py [--only CASE …] [--seeds N] [--data FILE] [--processes N]``; some
+eight minutes on two cores.  A command that was interrupted goes on where it stopped.
 Divergences are in nats.
 """
 

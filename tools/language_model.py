@@ -1,7 +1,8 @@
 """Tune the small language model over seeds and prices of KL, and store what came of it.
 
 Usage: ``python tools/language_model.py [--seeds N] [--data FILE] [--processes N]``; about a minute
-a seed on an idle core.  A command that was interrupted goes on where it stopped.
+a seed on an idle core.  A seed's policies are made one after the other with one generator, and
+so all or none.  A command that was interrupted goes on where it stopped.
 """
 
 from copy import deepcopy
@@ -96,7 +97,7 @@ def rounded(x: Run) -> Run:
 def main() -> None:
     """Make the runs that are missing."""
     cases = ["reference", *(str(beta) for beta in sorted(BETAS))]
-    args = arguments(__doc__, cases=cases).parse_args()
+    args = arguments(__doc__).parse_args()
     settings = {"updates": UPDATES, "texts": TEXTS}
     experiment = Experiment("make language-model", args.data or DATA, CODE, settings, train)
     jobs = ([(case, seed) for case in cases] for seed in seeds_of(args, SEEDS))

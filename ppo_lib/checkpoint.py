@@ -19,7 +19,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from ppo_lib.config import PPOConfig
 from ppo_lib.envs import check_wrappers, latest_version, narrow_dtype, obs_tensor
-from ppo_lib.networks import GaussianPolicy, make_networks
+from ppo_lib.networks import GaussianPolicy, make_networks, own_networks
 from ppo_lib.policies import Policy
 from ppo_lib.rollout import Collector
 from ppo_lib.validate import require
@@ -101,7 +101,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         f"path is {path}, whose config differs from a PPOConfig by "
         f"{sorted(map(str, found ^ expected))}",
     )
-    _check_kinds(state, f"path is {path}")
+    _check_kinds(state, f"path is {path}, whose")
     return state
 
 
@@ -118,7 +118,7 @@ def _check_kinds(state: dict[str, Any], where: str) -> None:
         try:
             require(_IS_KIND[name](state[name]), f"it is {reprlib.repr(state[name])}")
         except Exception as error:
-            raise ValueError(f"{where}, whose {name} can't be read: {error}") from error
+            raise ValueError(f"{where} {name} can't be read: {error}") from error
 
 
 def _is_config(config: Any) -> bool:
@@ -180,7 +180,7 @@ def state_without_history(trainer: Any) -> dict[str, Any]:
         "own_networks": list(trainer.own_networks),
         "config": asdict(trainer.config),
         "generator": trainer.generator.get_state(),
-        "kl_coef": trainer.kl_coef,
+        "kl_coef": float(trainer.kl_coef),
         "env_steps": trainer.env_steps,
         "running": trainer.running(),
         "sums": None if trainer.reward_normalizer is None else trainer.reward_normalizer.sums,
@@ -188,6 +188,7 @@ def state_without_history(trainer: Any) -> dict[str, Any]:
     for name in _PARTS:
         part = getattr(trainer, name)
         state[name] = None if part is None else part.state_dict()
+    state["optimizer"] = {"name": type(trainer.optimizer).__name__} | state["optimizer"]
     return state
 
 
@@ -213,7 +214,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     try:
         missing = sorted(before.keys() - state.keys())
         require(not missing, f"it has no {missing}")
-        _check_kinds(state, "it is one")
+        _check_kinds(state, "its")
         _take_up(trainer, state)
     except Exception as error:
         _take_up(trainer, before)
@@ -244,12 +245,32 @@ def _take_up(trainer: Any, state: dict[str, Any]) -> None:
         if part is not None:
             try:
                 part.load_state_dict(state[name])
+                if name == "optimizer":
+                    _check_moments(part, state[name].get("name", "Adam"))
+                else:
+                    require(
+                        list(state[name]) == list(part.state_dict()),
+                        "its layers are in another order, by which an optimizer knows them",
+                    )
             except Exception as error:
                 raise ValueError(f"{name}: {error}") from error
     trainer.generator.set_state(state["generator"])
     trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
     trainer.history.rows = [dict(row) for row in state["rows"]]
     trainer.history.episodes = list(state["episodes"])
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, named: str) -> None:
+    """Refuse another optimizer's, and moments of other shapes, past which torch's Adam writes."""
+    name = type(optimizer).__name__
+    require(named == name, f"it is of {named}, expected {name}")
+    for parameter, moments in optimizer.state.items():
+        for key, x in moments.items():
+            shape = tuple(getattr(x, "shape", ()))
+            require(
+                shape in ((), parameter.shape),
+                f"{key} has shape {shape}, expected {tuple(parameter.shape)} as its parameter has",
+            )
 
 
 def _go_on(collector: Collector, running: dict[str, Any]) -> str:
@@ -318,19 +339,22 @@ def load_trainer(
     state = read_checkpoint(path)
     _ask_for_own(state, path, policy=policy, critic=critic)
     config = _changed_config(state, changes, path)
-    more: dict[str, Any] = {"policy": policy, "critic": critic}
+    networks = {"policy": policy, "critic": critic}
+    bounds = _bounds(policy)
+    for name in own_networks(policy, critic):  # before one looks at what they give
+        load_weights(networks[name], state[name], path, name)
+    more: dict[str, Any] = {}
     named = None if state["env"] is None else state["env"]["id"]
     if env is None or (isinstance(env, str) and latest_version(env) == named):
         env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
-        more |= {"env_kwargs": env_kwargs, "wrappers": wrappers}
-    trainer = cls(env, config, **more)
+        more = {"env_kwargs": env_kwargs, "wrappers": wrappers}
+    trainer = cls(env, config, **networks, **more)
     try:
         require(
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
         )
-        weights = trainer.policy.state_dict() if isinstance(trainer.policy, GaussianPolicy) else {}
-        bounds = {name: weights[name].clone() for name in ("low", "high") if name in weights}
+        bounds = bounds or _bounds(trainer.policy)
         for name in ("policy", "critic"):
             load_weights(getattr(trainer, name), state[name], path, name)
         trainer.load_state_dict(state)
@@ -344,6 +368,12 @@ def load_trainer(
     if config.seed != state["config"]["seed"]:
         trainer.generator.manual_seed(config.seed)
     return trainer
+
+
+def _bounds(policy: Policy | None) -> dict[str, torch.Tensor]:
+    """Of the actions of a Gaussian policy, if it has any."""
+    state = policy.state_dict() if isinstance(policy, GaussianPolicy) else {}
+    return {name: state[name].clone() for name in ("low", "high") if name in state}
 
 
 def _ask_for_own(state: dict[str, Any], path: str | Path, **given: Any) -> None:
@@ -498,13 +528,28 @@ def _is_json(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A copy that nothing changes, with Python's own floats: numpy's are not read back."""
+    """A copy that nothing changes, of what is read back: numpy's numbers and enums are not.
+
+    Raises:
+        ValueError: if there is something else than tensors, arrays, numbers, strings, None, lists,
+            tuples and dictionaries.
+    """
     if isinstance(value, dict):
-        return {key: plain(x) for key, x in value.items()}
+        return {plain(key): plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(x) for x in value)
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):
         return torch.tensor(value)
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    for kind, convert in {int: int.__int__, float: float.__float__, str: str.__str__}.items():
+        if isinstance(value, kind):
+            return convert(value)
+    raise ValueError(
+        f"{value!r} is a {type(value).__name__}, which no checkpoint holds, expected tensors, "
+        "numbers, strings, None, lists, tuples or dictionaries"
+    )

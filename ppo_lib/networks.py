@@ -205,8 +205,9 @@ def check_networks(
 
     Raises:
         ValueError: if the critic does not give N values, or the policy, for actions by number,
-            not as many logits as there are; if what the policy's ``dist`` draws is no action; or
-            if one of them does not normalise observations and should.
+            not as many logits as there are; if a value, or the log-probability of an action, is
+            not finite; if what the policy's ``dist`` draws is no action; or if one of them does
+            not normalise observations and should.
     """
     for name, network in {"policy": policy, "critic": critic}.items():
         require(
@@ -231,11 +232,16 @@ def check_networks(
         f"action_space {action_space}",
     )
     check_params(params)
-    actions = actions_in(action_space, policy.dist.sample(params.cpu(), torch.Generator()))
+    require(bool(values.isfinite().all()), f"critic gives {values}, expected finite numbers")
     if isinstance(policy.dist, MultiCategorical) and hasattr(action_space, "nvec"):
         found, expected = policy.dist.sizes, action_space.nvec.tolist()
         require(found == expected, f"policy has a dist of sizes {found}, expected {expected}")
-    for action in actions:
+    drawn = policy.dist.sample(params.cpu(), torch.Generator())
+    require(
+        bool(policy.dist.log_prob(params.cpu(), drawn).isfinite().all()),
+        f"dist_params is {params}, expected a distribution of actions, each of a finite log π(a|s)",
+    )
+    for action in actions_in(action_space, drawn):
         require(
             action_space.contains(action),
             f"the policy has drawn the action {action}, expected one of {action_space}",

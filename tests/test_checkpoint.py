@@ -1,13 +1,16 @@
 """Checkpoints: what is written is read back to the bit, and nothing else is taken for one."""
 
 import dataclasses
+import enum
 import hashlib
 import itertools
 import math
 import os
 import pickle
 import sys
+from collections import deque, namedtuple
 from functools import partial
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -25,7 +28,7 @@ from gymnasium.wrappers import (
 from ppo_lib import PPO, Policy, PPOConfig, evaluate, load_policy, replay
 from ppo_lib.checkpoint import plain, write_checkpoint
 from ppo_lib.distributions import Categorical
-from ppo_lib.networks import CategoricalPolicy
+from ppo_lib.networks import CategoricalPolicy, GaussianPolicy
 
 SMALL = PPOConfig(
     total_steps=64, num_envs=4, num_steps=8, minibatch_size=8, num_epochs=2, hidden_sizes=(8,)
@@ -688,7 +691,7 @@ def test_a_part_of_another_kind_is_refused_by_its_name_and_that_of_the_file(name
     if value != {} and name in ("env", "spaces", "own_networks", "config"):
         loads.append(load_policy)
     for load in loads:
-        with pytest.raises(ValueError, match=name) as refusal:
+        with pytest.raises(ValueError, match=rf"\b{name}\b") as refusal:
             load(path)
         assert "agent.pt" in str(refusal.value) or name == "optimizer"
 
@@ -946,3 +949,136 @@ def test_weights_that_do_not_fit_leave_the_policy_as_it_was(tmp_path):
             load(tmp_path / "agent.pt", policy=policy)
         assert torch.equal(policy.layer.weight, before)
     assert not plain({"w": policy.layer.weight})["w"].requires_grad
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+class Layers(Policy):
+    """Two layers, which stand in this order or in that."""
+
+    def __init__(self, *names, inner=4):
+        super().__init__()
+        self.dist = Categorical()
+        sizes = {"body": (4, inner), "head": (inner, 2)}
+        for name in names:
+            setattr(self, name, torch.nn.Linear(*sizes[name]))
+
+    def forward(self, obs):
+        return self.head(self.body(obs))
+
+
+@pytest.mark.parametrize("inner", [2, 4])
+def test_layers_in_another_order_are_refused_whose_moments_would_be_mixed_up(inner, tmp_path):
+    torch.manual_seed(0)
+    learned(policy=Layers("body", "head", inner=inner)).save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="policy: its layers are in another order, by which an op"):
+        PPO.load(tmp_path / "a.pt", policy=Layers("head", "body", inner=inner))
+    # Who only acts needs no order.
+    load_policy(tmp_path / "a.pt", Layers("head", "body", inner=inner))
+    assert PPO.load(tmp_path / "a.pt", policy=Layers("body", "head", inner=inner)).anew == ""
+
+
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+def test_moments_of_another_shape_than_their_parameter_are_refused(moment):
+    trainer = learned()
+    state, before = trainer.state_dict(), numbers(trainer)
+    state["optimizer"]["state"][3][moment] = torch.zeros(3)
+    words = rf"optimizer: {moment} has shape \(3,\), expected \(2,\) as its parameter has"
+    with pytest.raises(ValueError, match=words):
+        trainer.load_state_dict(state)
+    assert_same_numbers(numbers(trainer), before)
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "AdamW", "NAdam"])
+def test_another_optimizer_is_kept_and_not_taken_for_adam(name, tmp_path):
+    def other():
+        trainer = PPO("CartPole-v1", SMALL)
+        trainer.optimizer = getattr(torch.optim, name)(trainer.parameters, 1e-2)
+        return trainer
+
+    trainer = other()
+    trainer.learn()
+    trainer.save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"optimizer: it is of {name}, expected Adam"):
+        PPO.load(tmp_path / "a.pt")
+    again = other()
+    again.load_state_dict(torch.load(tmp_path / "a.pt"))
+    assert again.optimizer.param_groups[0]["lr"] == 1e-2
+    assert torch.equal(again.parameters[0], trainer.parameters[0])
+
+
+def test_a_file_of_adam_need_not_say_so(tmp_path):
+    learned().save(tmp_path / "a.pt")
+
+    def unnamed(state):
+        assert state["optimizer"].pop("name") == "Adam"
+        return state
+
+    rewritten(tmp_path / "a.pt", unnamed)
+    assert PPO.load(tmp_path / "a.pt").env_steps == 64
+
+
+class Loss(enum.StrEnum):
+    CLIP = "clip"
+
+
+class Number(enum.IntEnum):
+    SEVEN = 7
+
+
+class Half(float):
+    """A float of somebody's own."""
+
+
+def test_numbers_and_words_of_other_types_are_kept_as_pythons_own(tmp_path):
+    config = dataclasses.replace(SMALL, loss=Loss.CLIP, seed=Number.SEVEN, gamma=Half(0.5))
+    trainer = learned(config)
+    Place = namedtuple("Place", "x y")
+    notes = {np.int64(1): [Loss.CLIP, (Number.SEVEN, None)], "at": Place(Half(0.5), np.bool_(True))}
+    trainer.history.rows[-1]["notes"] = notes
+    trainer.kl_coef = torch.tensor(0.5)
+    trainer.save(tmp_path / "a.pt")
+    state = torch.load(tmp_path / "a.pt")
+    assert state["rows"][-1]["notes"] == {1: ["clip", (7, None)], "at": (0.5, True)}
+    kinds = [type(state["config"][name]) for name in ("loss", "seed", "gamma")]
+    assert (kinds, type(state["kl_coef"])) == ([str, int, float], float)
+    loaded = PPO.load(tmp_path / "a.pt")
+    assert (loaded.config.loss, loaded.config.seed, loaded.kl_coef) == ("clip", 7, 0.5)
+
+
+@pytest.mark.parametrize("x", [Path("a"), {1, 2}, 1j, np.datetime64("2001-01-01"), deque(), abs])
+def test_what_would_not_be_read_back_is_refused_before_a_file_is_written(x, tmp_path):
+    trainer = learned()
+    trainer.history.rows[-1]["x"] = [x]
+    with pytest.raises(ValueError, match=r"is a \w+, which no checkpoint holds, expected tensors,"):
+        trainer.save(tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+    del trainer.history.rows[-1]["x"]
+    trainer.save(tmp_path / "a.pt")
+
+
+def test_a_network_whose_numbers_come_from_the_file_may_hold_any_before(tmp_path):
+    def own():
+        return CategoricalPolicy(4, 2, (4,), torch.Generator().manual_seed(1))
+
+    critic = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    trainer = PPO("CartPole-v1", SMALL, policy=own(), critic=critic)
+    trainer.save(tmp_path / "a.pt")
+    empty, critic = own(), torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    for parameter in (*empty.parameters(), *critic.parameters()):
+        parameter.data.fill_(math.nan)
+    loaded = PPO.load(tmp_path / "a.pt", policy=empty, critic=critic)
+    assert_same_numbers(numbers(loaded), numbers(trainer))
+
+
+def test_bounds_of_an_own_gaussian_policy_stay_its_own(tmp_path):
+    def own(bound):
+        policy = GaussianPolicy(3, 1, (4,), torch.Generator().manual_seed(1))
+        policy.low.fill_(-bound)
+        policy.high.fill_(bound)
+        return policy
+
+    PPO("Pendulum-v1", SMALL, policy=own(2.0)).save(tmp_path / "a.pt")
+    loaded = PPO.load(tmp_path / "a.pt", policy=own(1.0))
+    assert (loaded.policy.low.item(), loaded.policy.high.item()) == (-1.0, 1.0)

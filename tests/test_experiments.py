@@ -44,8 +44,9 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 def test_seeds_are_counted_from_the_first_that_was_asked_for() -> None:
     parser = arguments("What it does.", cases=["a", "b"])
     assert list(seeds_of(parser.parse_args([]), 3)) == [0, 1, 2]
-    assert list(seeds_of(parser.parse_args(["--first", "200"]), 2)) == [200, 201]
-    args = parser.parse_args(["--first", "7", "--seeds", "1", "--only", "b"])
+    data = ["--data", "a.json"]
+    assert list(seeds_of(parser.parse_args(["--first", "200", *data]), 2)) == [200, 201]
+    args = parser.parse_args(["--first", "7", "--seeds", "1", "--only", "b", *data])
     assert list(seeds_of(args, 9)) == [7]
     assert args.only == ["b"]
 
@@ -64,3 +65,19 @@ def test_other_seeds_are_stored_with_the_words_that_make_them(
 def test_cases_that_are_made_together_are_not_chosen_from() -> None:
     with pytest.raises(SystemExit):
         arguments("What it does.").parse_args(["--only", "a"])
+
+
+def test_other_seeds_are_not_added_to_the_file_of_the_book() -> None:
+    with pytest.raises(SystemExit, match="--first 200 needs --data"):
+        seeds_of(arguments("What it does.").parse_args(["--first", "200"]), 2)
+
+
+def test_runs_of_another_torch_are_not_mixed(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    room(data).go_on([[("a", 0)]], processes=1)
+    kept = json.loads(data.read_text())
+    kept["made_with"]["torch"] = "1.0"
+    data.write_text(json.dumps(kept))
+    with pytest.raises(SystemExit, match=r"has torch 1\.0, here it is .*: remove it"):
+        room(data).go_on([[("a", 1)]], processes=1)
+    assert json.loads(data.read_text()) == kept

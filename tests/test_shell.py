@@ -658,9 +658,20 @@ def test_a_longer_training_is_asked_for_in_the_same_file_and_another(command):
     assert command("--resume", "a.pt")[2] == "a.pt: 45 of 45 steps; --total-steps asks for more\n"
     status, _, err = command("--resume", "a.pt", "--num-envs", "1", "--total-steps", "60")
     assert status == 0
-    assert err == "a.pt: 45 of 60 steps; it goes on in new episodes: they were of 3 environments\n"
+    another = "another total_steps, num_envs, in new episodes: they were of 3 environments"
+    assert err == f"a.pt: 45 of 60 steps; it goes on with {another}\n"
     *_, err = command("--resume", "a.pt", "--total-steps", 90, "--seed", 7)
     assert err == "a.pt: 60 of 90 steps; it goes on with another total_steps, seed\n"
+
+
+def test_where_the_file_names_no_environment_it_is_not_said_to_be_the_same(command):
+    config = PPOConfig(total_steps=60, num_envs=3, num_steps=10, minibatch_size=30)
+    trainer = PPO(lambda: gym.make("CartPole-v1", max_episode_steps=50), config)
+    trainer.learn(lambda _: True)
+    trainer.save("a.pt")
+    status, _, err = command("CartPole-v1", "--resume", "a.pt")
+    assert status == 0
+    assert err.startswith("a.pt: 30 of 60 steps; it goes on in CartPole-v1, since it names no env")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 A *case* is what is varied, and a *run* is one case with one seed.  A run gives columns: numbers,
 or lists of numbers.  What is stored says what the runs were made with; runs of other settings,
-another processor or another commit are not added to it.
+another processor, another commit or another torch are not added to it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stored import store
+from stored import store, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What training depends on, for git.
@@ -78,9 +78,9 @@ class Experiment:
         if not todo:
             return
         made_by = json.loads(json.dumps(self.settings | made_at(self.code)))
-        for name, value in made_by.items() if self.kept else ():
-            if self.kept.get(name) != value:
-                had = self.kept.get(name)
+        kept = self.kept | self.kept.get("made_with", {})
+        for name, value in (made_by | versions()).items() if self.kept else ():
+            if (had := kept.get(name)) != value:
                 raise SystemExit(f"{self.data} has {name} {had}, here it is {value}: remove it")
         with ProcessPoolExecutor(processes, initializer=_alone) as executor:
             done = executor.map(self.train, todo)
@@ -88,7 +88,7 @@ class Experiment:
                 for (case, seed), run in zip(group, runs, strict=True):
                     self.runs.setdefault(case, {})[seed] = run
                 print(f"{i} of {len(todo)}: {len(group)} of {group[0][0]}", flush=True)
-                self.kept = made_by
+                self.kept = made_by | {"made_with": versions()}
                 store(self.data, again(self.command), made_by | {self.key: self.write()})
 
 
@@ -147,5 +147,11 @@ def arguments(doc: str, *, cases: Iterable[str] = ()) -> argparse.ArgumentParser
 
 
 def seeds_of(args: argparse.Namespace, count: int) -> range:
-    """The seeds that a command was asked for; ``count`` of them if it was not told how many."""
+    """The seeds that a command was asked for; ``count`` of them if it was not told how many.
+
+    Raises:
+        SystemExit: if others than the book's would be added to its file.
+    """
+    if args.first and not args.data:
+        raise SystemExit(f"--first {args.first} needs --data, a file of its own")
     return range(args.first, args.first + (args.seeds or count))

@@ -14,7 +14,9 @@ from ppo_lib.language import world
 
 DATA = ROOT / "book" / "_data" / "language.json"
 CODE = ("ppo_lib/language", "ppo_lib/book/language.py", "tools/language.py")
-CODE += ("ppo_lib/objectives.py", "ppo_lib/returns.py")
+CODE += tuple(
+    f"ppo_lib/{room}.py" for room in ("distributions", "objectives", "returns", "validate")
+)
 SEEDS = 20
 BETA = 0.3  #: where settings are changed, and mistakes are planted
 

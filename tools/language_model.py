@@ -26,7 +26,9 @@ from ppo_lib.language.tuning import (
 
 DATA = ROOT / "book" / "_data" / "language_model.json"
 CODE = ("ppo_lib/language", "tools/language_model.py")
-CODE += ("ppo_lib/objectives.py", "ppo_lib/returns.py")
+CODE += tuple(
+    f"ppo_lib/{room}.py" for room in ("distributions", "objectives", "returns", "validate")
+)
 BETAS, SEEDS = (0.0, 0.05, 0.5, 0.1, 0.02), 10
 UPDATES, TEXTS = 45, 4000
 CURVES = ("score", "gold", "grammatical", "kl")

@@ -323,6 +323,8 @@ class Session:
         self.work, self.stop = work, stop
         self.noticed: Path | None = None  #: where the test that fails first is written down
         self.seconds: dict[str, float] = defaultdict(float)
+        self.shared: dict[str, float] = defaultdict(float)
+        self.began = 0.0  #: when a test did, in seconds of processor time
         self.failed: list[str] = []
 
     def pytest_runtestloop(self, session: Any) -> bool:
@@ -333,7 +335,11 @@ class Session:
         os._exit(0)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Note a test that fails, and end a mutant's process at once."""
+        """Note a test that fails, and end a mutant's process at once; and what tests share."""
+        took = sum(os.times()[:4]) - self.began
+        if report.when == "setup" and took > 1:  # what a later test of the file need not set up
+            self.shared[file_of(report.nodeid)] += took
+            self.began += took
         if report.failed:
             self.failed.append(report.nodeid)
             if self.noticed:
@@ -344,9 +350,9 @@ class Session:
     def run(self, items: list[Any]) -> None:
         """Run tests in this order."""
         for item, following in zip_longest(items, items[1:]):
-            before = sum(os.times()[:4])  # processes that it starts count, too
+            self.began = sum(os.times()[:4])  # processes that it starts count, too
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            self.seconds[item.nodeid] = sum(os.times()[:4]) - before
+            self.seconds[item.nodeid] = sum(os.times()[:4]) - self.began
 
 
 def pytest_session(folder: Path, files: list[str], session: Session) -> None:
@@ -395,10 +401,16 @@ def forked(work: Callable[[], object], *, seconds: float, quiet: bool = True) ->
     return None if status in (-signal.SIGXCPU, -signal.SIGKILL) else status
 
 
+def file_of(test: str) -> str:
+    """The file of a test."""
+    return test.partition("::")[0]
+
+
 class Baseline(NamedTuple):
     """What the tests do with the library as it is."""
 
     seconds: dict[str, float]  #: of each test
+    shared: dict[str, float]  #: of what the tests of a file share, for the first that asks for it
     calls: dict[tuple[str, int], set[str]]  #: which tests call a function
 
     def tests(self, room: str, function: int, cap: float = CAP) -> list[str]:
@@ -406,23 +418,36 @@ class Baseline(NamedTuple):
         touched = set(self.calls.get((room, function), ()))
         if not touched:  # it is called, or read, at import: by tests of files that call the room
             calls = (tests for (r, _), tests in self.calls.items() if r == room)
-            files = {test.partition("::")[0] for tests in calls for test in tests}
-            touched = {test for test in self.seconds if test.partition("::")[0] in files}
+            files = {file_of(test) for tests in calls for test in tests}
+            touched = {test for test in self.seconds if file_of(test) in files}
         own = f"test_{room.rpartition('.')[2]}.py"
         cost: Counter[str] = Counter()
         for test in touched:
-            cost[test.partition("::")[0]] += self.seconds[test]
+            cost[file_of(test)] += self.seconds[test]
 
         def order(test: str) -> tuple[bool, float, str, float]:
-            file = test.partition("::")[0]
+            file = file_of(test)
             return not file.endswith(own), cost[file], file, self.seconds[test]
 
-        chosen, total = [], 0.0
+        chosen: list[str] = []
+        total, files = 0.0, set()
         for test in sorted(touched, key=order):
-            if total + self.seconds[test] <= cap or not chosen:
+            file = file_of(test)
+            seconds = self.seconds[test] if file in files else self.alone(test)
+            if total + seconds <= cap or not chosen:
                 chosen.append(test)
-                total += self.seconds[test]
+                total += seconds
+                files.add(file)
         return chosen
+
+    def alone(self, test: str) -> float:
+        """The seconds of a test that is the first of its file."""
+        return self.seconds[test] + self.shared.get(file_of(test), 0.0)
+
+    def limit(self, tests: list[str]) -> float:
+        """The seconds after which they do not end."""
+        shared = sum(self.shared.get(file, 0.0) for file in set(map(file_of, tests)))
+        return 5 * (sum(self.seconds[test] for test in tests) + shared) + 10
 
 
 def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
@@ -433,15 +458,15 @@ def first_run(session: Session, items: list[Any], folder: Path) -> Baseline:
     calls: dict[tuple[str, int], set[str]] = defaultdict(set)
     files: dict[str, set[str]] = defaultdict(set)
     for item in items:
-        files[item.nodeid.partition("::")[0]].add(item.nodeid)
+        files[file_of(item.nodeid)].add(item.nodeid)
     for line in (folder / "hits").read_text(encoding="utf-8").splitlines():
         test, room, function = line.split("\t")
         name, _, phase = test.rpartition(" ")
         # What a fixture has called, all tests of the file may look at.
-        tests = files[name.partition("::")[0]] if phase == "(setup)" else {name}
+        tests = files[file_of(name)] if phase == "(setup)" else {name}
         calls[room, int(function)] |= (tests & session.seconds.keys()) - set(session.failed)
     seconds = {test: x for test, x in session.seconds.items() if test not in session.failed}
-    return Baseline(seconds, calls)
+    return Baseline(seconds, session.shared, calls)
 
 
 def in_session(
@@ -497,17 +522,17 @@ def in_session(
     for (room, number), mutant in tried.items():
         found = noticed[room]
         tests = sorted(
-            chosen[room, number], key=lambda test: -found[test] / (0.1 + baseline.seconds[test])
+            chosen[room, number], key=lambda test: -found[test] / (0.1 + baseline.alone(test))
         )
         if room not in right:
             same = mutant._replace(apply=lambda: None, number=-1)
-            seconds = sum(baseline.seconds[test] for test in tests)
-            status = forked(lambda: work(room, same, tests), seconds=5 * seconds + 10)  # noqa: B023
+            limit = baseline.limit(tests)
+            status = forked(lambda: work(room, same, tests), seconds=limit)  # noqa: B023
             if status != 0:
                 how = "do not end" if status is None else "fail"
                 raise SystemExit(f"tests of {room} {how} without any change")
             right.add(room)
-        limit = 5 * sum(baseline.seconds[test] for test in tests) + 10
+        limit = baseline.limit(tests)
         session.noticed.unlink(missing_ok=True)
         status = forked(lambda: work(room, mutant, tests), seconds=limit)  # noqa: B023
         tell(log, room, number, mutant, status)
@@ -542,7 +567,7 @@ def anew(room: str, number: int, tests: list[str], folder: Path) -> None:
         by_name = {item.nodeid: item for item in items}
         session.run([by_name[test] for test in tests if test in by_name])
 
-    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+    files = list(dict.fromkeys(map(file_of, tests)))
     pytest_session(folder, files, Session(work, stop=True))
 
 
@@ -603,9 +628,9 @@ def main() -> int:
                 continue
             mutant = tried[room, number]
             tests = baseline.tests(room, mutant.function, min(AGAIN, options.cap))
-            limit = 5 * sum(baseline.seconds[test] for test in tests) + 20
             work = functools.partial(anew, room, number, tests, folder)
-            tell(log, room, number, mutant, forked(work, seconds=limit))
+            status = forked(work, seconds=baseline.limit(tests) + 10)
+            tell(log, room, number, mutant, status)
         found = outcomes(log)
     rows = [row for key, row in found.items() if key in tried] + list(past.values())
     return report(rows, Counter(room for room, _ in known), stale, time.monotonic() - began)

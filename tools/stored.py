@@ -11,17 +11,20 @@ import numpy as np
 import torch
 
 
-def store(path: Path, made_by: str, data: dict[str, object]) -> None:
-    """Write data as JSON, after the command that made them and what it ran with."""
-    versions = {
+def versions() -> dict[str, str]:
+    """Of what numbers depend on."""
+    return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gymnasium": gymnasium.__version__,
         "numpy": np.__version__,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
     }
-    text = json.dumps({"made_by": made_by, "made_with": versions} | data, indent=1)
+
+
+def store(path: Path, made_by: str, data: dict[str, object]) -> None:
+    """Write data as JSON, after the command that made them and what it ran with."""
+    made_with = versions() | {"platform": platform.platform(), "cores": os.cpu_count()}
+    text = json.dumps({"made_by": made_by, "made_with": made_with} | data, indent=1)
     # A list of numbers stands on one line.
     text = re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), text)
     path.parent.mkdir(exist_ok=True)

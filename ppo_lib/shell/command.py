@@ -111,13 +111,13 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
     with ExitStack() as opened:
         if first and not new:
             opened.enter_context(locked(path))  # before it is read
-        trainer, changes = _make_trainer(env_id, options)
+        trainer, changed = _make_trainer(env_id, options)
         opened.enter_context(trainer)
         interruption = opened.enter_context(Interruption())
         total = trainer.config.num_updates * trainer.config.batch_size
         if first and options.resume is not None:
-            how = f"with another {', '.join(changes)}" if changes else "to the bit"
-            how = f"in new episodes: {trainer.anew}" if trainer.anew else how
+            changed += [f"in new episodes: {trainer.anew}"] if trainer.anew else []
+            how = ", ".join(changed) or "to the bit"
             left = trainer.env_steps < total
             then = f"it goes on {how}" if left else "--total-steps asks for more"
             say(f"{options.resume}: {trainer.env_steps:,} of {total:,} steps; {then}")
@@ -167,11 +167,11 @@ def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
     return 1 if not whole else 0 if stopped is None else 128 + stopped
 
 
-def _make_trainer(env_id: str | None, options: Train) -> tuple[PPO, dict[str, Any]]:
-    """A trainer, and how its settings differ from those of the checkpoint that it goes on from."""
+def _make_trainer(env_id: str | None, options: Train) -> tuple[PPO, list[str]]:
+    """A trainer, and how it may differ from the one whose checkpoint it goes on from, in words."""
     cls = ParallelPPO if dist.is_initialized() else PPO
     if options.resume is None:
-        return cls(env_id, options.config), {}
+        return cls(env_id, options.config), []
     state = read_checkpoint(options.resume)
     named = None if state["env"] is None else state["env"]["id"]
     require(
@@ -180,7 +180,9 @@ def _make_trainer(env_id: str | None, options: Train) -> tuple[PPO, dict[str, An
     )
     given = dataclasses.asdict(options.config)
     changes = {name: x for name, x in given.items() if x != state["config"][name]}
-    return cls.load(options.resume, env=env_id, **changes), changes
+    changed = [f"with another {', '.join(changes)}"] if changes else []
+    changed += [f"in {env_id}, since it names no environment"] if named is None else []
+    return cls.load(options.resume, env=env_id, **changes), changed
 
 
 def _keep(

@@ -223,6 +223,8 @@ NO_REVIEWS = [
     "film: " + " and ".join(["the plot is good"] * 4) + " .",
     "film: film: plot is good .",
     "film: the plot is plot .",
+    "film: the plot is good good",
+    "film:",
 ]
 
 
@@ -260,6 +262,7 @@ def test_the_grammar_writes_reviews_alone(texts) -> None:
     gold, grammatical = reviews.judge(*texts)
     assert bool(grammatical.all())
     assert reviews.write(50, seed=1)[1].equal(texts[1])
+    assert [x.shape[-1] for x in reviews.write(1, seed=1)] == [1, 1]
     assert gold[0] == reviews.gold_of(
         reviews.WORDS[texts[0][0]], reviews.words_of(texts[1][:, 0].tolist())
     )
@@ -321,6 +324,7 @@ def test_the_reward_model_learns_a_simple_taste(model: LanguageModel) -> None:
     pairs = tuning.preferences(model, 400, generator(), judge=judge)
     fitted = tuning.fit_reward_model(model, pairs, generator(), epochs=8)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert not any(p.requires_grad for p in fitted.parameters())
     a, b = (tuning.reward(fitted, pairs.prompts, x) for x in (pairs.preferred, pairs.other))
     assert float((a > b).float().mean()) > 0.7
     assert_close((a.mean() + b.mean()) / 2, torch.tensor(0.0), atol=1e-4, rtol=0)
@@ -357,6 +361,15 @@ def test_an_update_makes_good_tokens_more_probable(model: LanguageModel) -> None
     assert 0 <= cut < 0.5
     change = read(policy, batch.prompts, batch.tokens)[0] - batch.log_probs
     assert float((change * batch.advantages)[batch.mask].mean().detach()) > 0
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_the_share_that_the_clip_cuts_counts_both_sides(ratio: float, model) -> None:
+    batch = tuning.draw(model, model, model, 4, generator(), kl_coef=0.0)
+    batch = batch._replace(log_probs=batch.log_probs - math.log(ratio))
+    policy = deepcopy(model)
+    still = torch.optim.SGD(policy.parameters(), 0.0)
+    assert tuning.update(policy, still, batch, generator()) == 1
 
 
 def test_padding_changes_no_update(model: LanguageModel) -> None:
@@ -404,6 +417,18 @@ def test_each_prompt_has_an_optimum_of_its_own():
     found = tuning.optimum_value(scores, torch.zeros(4), prompts, kl_coef=0.5)
     assert found.value == pytest.approx(0.5)
     assert found.effective_samples == pytest.approx(4)
+    three = tuning.optimum_value(
+        torch.tensor([0.0, 1.0, 5.0]).repeat(2),
+        torch.zeros(6),
+        torch.tensor([3, 5, 7]).repeat(2),
+        kl_coef=0.5,
+    )
+    assert three.value == pytest.approx(2)
+
+
+def test_the_optimum_of_rewards_whose_exponential_is_infinite() -> None:
+    found = tuning.optimum_value(torch.tensor([0.0, 1000.0]), torch.zeros(2), kl_coef=1.0)
+    assert found.value == pytest.approx(1000 - math.log(2))
 
 
 # -- numbers by hand -----------------------------------------------------------------------
@@ -626,6 +651,12 @@ def test_the_worth_of_words_and_of_what_is_no_review() -> None:
         (
             lambda _: tuning.optimum_value(torch.zeros(2), torch.zeros(3), kl_coef=1),
             r"log_ratio has shape \(3,\)",
+        ),
+        (
+            lambda _: tuning.optimum_value(
+                torch.zeros(2), torch.zeros(2), torch.zeros(3), kl_coef=1
+            ),
+            r"prompts has shape \(3,\)",
         ),
     ],
 )

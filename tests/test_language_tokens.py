@@ -46,7 +46,9 @@ def test_the_reward_is_the_penalty_and_the_score_at_the_last_token() -> None:
     scores = torch.tensor([1.0, 2.0, 3.0])
     p = 0.1 * math.log(2)
     expected = torch.tensor([[1 - p, -p, -p], [0, -p, -p], [0, 2 - p, -p], [0, 0, 3 - p]])
-    assert_close(token_rewards(scores, log_probs, ref, MASK, kl_coef=0.1), expected)
+    found = token_rewards(scores, log_probs.requires_grad_(), ref, MASK, kl_coef=0.1)
+    assert_close(found, expected)
+    assert not found.requires_grad
 
 
 def test_with_gae_the_advantage_is_what_follows_less_the_value() -> None:
@@ -82,6 +84,12 @@ def test_whitening_is_over_tokens_and_can_keep_the_mean() -> None:
     assert_close(whiten(two, torch.ones(2, 1).bool()), torch.tensor([[-half], [half]]))
     one = torch.tensor([[True]])
     assert_close(whiten(torch.tensor([[3.0]]), one), torch.tensor([[3.0]]))
+    alone = whiten(torch.tensor([[3.0], [9.0]]), torch.tensor([[True], [False]]))
+    assert_close(alone, torch.tensor([[3.0], [0.0]]))
+    # Their standard deviation is 1e-8, and as much is added to it.
+    close = torch.tensor([[0.0], [2**0.5 * 1e-8]], dtype=torch.float64)
+    expected = torch.tensor([[-half / 2], [half / 2]], dtype=torch.float64)
+    assert_close(whiten(close, torch.ones(2, 1).bool()), expected)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,12 @@ def test_whitening_is_over_tokens_and_can_keep_the_mean() -> None:
                 torch.zeros(3), torch.zeros(4, 3), torch.zeros(4, 3), MASK, kl_coef=-1
             ),
             "kl_coef is -1",
+        ),
+        (
+            lambda: token_rewards(
+                torch.zeros(3), torch.zeros(1, 3), torch.zeros(1, 3), MASK, kl_coef=0.1
+            ),
+            r"mask has shape \(4, 3\), expected \(1, 3\) as log_probs has",
         ),
     ],
 )

@@ -145,17 +145,15 @@ class Copies(VectorEnv):
             spaces = env.observation_space, env.action_space
         self.single_observation_space, self.single_action_space = spaces
         self.observation_space, self.action_space = (batch_space(x, num_envs) for x in spaces)
-        self.reset(seed=0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """New states where ``options["reset_mask"]`` is True, or everywhere."""
-        if seed is not None:
-            self.dice = np.random.default_rng(seed)
-        starts = self.world.starts(self.num_envs, self.dice)
+        super().reset(seed=seed)
+        starts = self.world.starts(self.num_envs, self.np_random)
         if options is None:
-            self.states, self.counts = starts, np.zeros(self.num_envs, dtype=np.int64)
+            self.states, self.counts = starts, np.zeros(self.num_envs, int)
         else:
             which = options["reset_mask"]
             self.states = np.where(which, starts, self.states)

@@ -1,4 +1,4 @@
-"""Settings: each is of an environment that there is, and those of two learn what they are for."""
+"""The configuration and its settings: of an environment that there is; those of two learn."""
 
 import dataclasses
 

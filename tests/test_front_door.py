@@ -890,6 +890,29 @@ def test_a_policy_of_another_width_is_refused_and_never_broadcast():
         PPO(Choice, SMALL, critic=nn.Linear(1, 1))
 
 
+def test_networks_that_begin_with_infinite_numbers_are_refused_before_training():
+    for wrong in (np.nan, np.inf):
+        critic = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+        nn.init.constant_(critic[0].bias, wrong)
+        with pytest.raises(ValueError, match=r"^critic gives tensor\(\[(nan|inf), .*, expected"):
+            PPO("CartPole-v1", SMALL, critic=critic)
+    message = r"(?s)^dist_params is .*-inf.*, expected a distribution of actions, each of a finite"
+    impossible, _ = untrained("CartPole-v1")
+    spread, _ = untrained("Pendulum-v1")
+    far, _ = untrained("Pendulum-v1")
+    with torch.no_grad():
+        impossible.net[-1].bias.fill_(-torch.inf)
+        spread.log_std.fill_(-torch.inf)
+        far.net[-1].bias.fill_(-torch.inf)
+    for policy, env_id in (
+        (impossible, "CartPole-v1"),
+        (spread, "Pendulum-v1"),
+        (far, "Pendulum-v1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PPO(env_id, SMALL, policy=policy)
+
+
 def choosing(space):
     """An environment that is `Count` with another action space, and asks it at every step."""
     return type("Choosing", (Count,), {"action_space": space})

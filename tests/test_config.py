@@ -1,9 +1,11 @@
 """The configuration and its settings: of an environment that there is; those of two learn."""
 
 import dataclasses
+import sys
 
 import gymnasium as gym
 import pytest
+import torch
 
 from ppo_lib import PPO, PPOConfig, evaluate
 from ppo_lib.config import SETTINGS, settings
@@ -188,3 +190,16 @@ def test_an_integer_that_no_float_holds_is_refused_and_named():
     for wrong in (10**400, -(10**400)):
         with pytest.raises(ValueError, match=r"^learning_rate is -?10+, expected a number"):
             PPOConfig(learning_rate=wrong)
+
+
+def test_the_least_and_the_largest_that_are_allowed_are():
+    assert PPOConfig(num_steps=2, vectorization="array").num_steps == 2
+    assert PPOConfig(hidden_sizes=(1, 1)).hidden_sizes == (1, 1)
+    assert PPOConfig(max_grad_norm=sys.float_info.max).max_grad_norm == sys.float_info.max
+
+
+def test_where_there_is_a_gpu_it_is_allowed_and_nothing_else_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert PPOConfig(device="cuda").device == "cuda"
+    with pytest.raises(ValueError, match="device is 'tpu'"):
+        PPOConfig(device="tpu")

@@ -193,7 +193,7 @@ def test_an_integer_that_no_float_holds_is_refused_and_named():
 
 
 def test_the_least_and_the_largest_that_are_allowed_are():
-    assert PPOConfig(num_steps=2, vectorization="array").num_steps == 2
+    assert PPOConfig(num_steps=2, vectorization="array", minibatch_size=16).num_steps == 2
     assert PPOConfig(hidden_sizes=(1, 1)).hidden_sizes == (1, 1)
     assert PPOConfig(max_grad_norm=sys.float_info.max).max_grad_norm == sys.float_info.max
 

@@ -161,6 +161,8 @@ def test_state_visits_are_counted_over_the_list(gamma):
         for t in range(int(mask.sum()) + 1):
             expected[states[t]] += gamma**t * prob
     torch.testing.assert_close(state_visits(WORLD, policy, gamma), expected, rtol=0, atol=1e-13)
+    if gamma == 1:
+        torch.testing.assert_close(state_visits(WORLD, policy), expected, rtol=0, atol=1e-13)
 
 
 def test_trajectories_are_drawn_as_often_as_their_probabilities_say():
@@ -318,6 +320,7 @@ def changed(name, index, value):
             "terminal has dtype torch.int64, expected torch.bool",
         ),
         ({"start": WORLD.start / 2}, "start sums to 0.5, expected 1"),
+        ({"start": WORLD.start * (1 + 1.5e-9)}, "start sums to 1.0000000015, expected 1"),
         (changed("start", slice(2), torch.tensor([1.5, -0.5])), "start holds a negative prob"),
         (changed("transition", (0, 0, 1), 0.7), r"\['start', 'left'\] sums to 0.89*.*, expected 1"),
         (changed("transition", (13, 0, 1), 1.0), r"\['fallen', 'left'\] sums to 1.*, expected 0"),

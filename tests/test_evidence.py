@@ -27,6 +27,10 @@ def test_interval_is_that_of_all_ways_to_draw_four_runs_again() -> None:
     assert interval(curves)[:, 1].tolist() == (-interval(runs)[::-1]).tolist()
 
 
+def test_bootstraps_draw_as_often_as_the_stored_intervals_were_found_with() -> None:
+    assert (evidence.DRAWS, evidence.DRAWS_OF_TAILS) == (4000, 10_000)
+
+
 def test_chance_counts_pairs_and_ties_as_halves() -> None:
     assert chance(np.array([3.0, 5.0, 5.0]), np.array([4.0, 5.0])).share == 0.5
     assert chance(np.array([1.0]), np.array([0.0])).share == 1

@@ -913,6 +913,26 @@ def test_networks_that_begin_with_infinite_numbers_are_refused_before_training()
             PPO(env_id, SMALL, policy=policy)
 
 
+@pytest.mark.parametrize("which", [0, -1])
+def test_one_observation_that_a_network_gives_infinity_for_is_enough(which):
+    class Broken(nn.Module):
+        dist = Categorical
+
+        def __init__(self, width):
+            super().__init__()
+            self.layer = nn.Linear(4, width)
+
+        def forward(self, obs):
+            wrong = self.layer(obs)
+            wrong[which] = -torch.inf
+            return wrong if self.layer.out_features > 1 else wrong.squeeze(-1)
+
+    with pytest.raises(ValueError, match=r"^critic gives tensor.*, expected finite"):
+        PPO("CartPole-v1", SMALL, critic=Broken(1))
+    with pytest.raises(ValueError, match=r"(?s)^dist_params is .*, expected a distribution of act"):
+        PPO("CartPole-v1", SMALL, policy=Broken(2))
+
+
 def choosing(space):
     """An environment that is `Count` with another action space, and asks it at every step."""
     return type("Choosing", (Count,), {"action_space": space})

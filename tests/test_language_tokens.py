@@ -26,6 +26,7 @@ MASK = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1]]).bool()
 
 def test_the_first_end_is_the_last_token_of_the_response() -> None:
     assert_close(response_mask(TOKENS, END), MASK)
+    assert response_mask(torch.tensor([[3]]), END).tolist() == [[True]]
 
 
 def test_both_ends_terminate_once_a_response() -> None:

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "ppo_lib"
 TABLE = Path(__file__).with_suffix(".toml")
-CAP, AGAIN = 15.0, 5.0  #: seconds of tests, at most, that a mutant has to pass, and once more
+CAP = 15.0  #: seconds of tests, at most, that a mutant has to pass
 HEAVY = (
     *("torch.optim", "torch.distributed", "torch._dynamo", "gymnasium", "numpy", "pytest", "tqdm"),
     *("hypothesis.strategies", "matplotlib.pyplot", "lark", "tyro", "nbformat", "nbclient", "yaml"),
@@ -627,7 +627,7 @@ def main() -> int:
             if (room, number) not in tried or not again:
                 continue
             mutant = tried[room, number]
-            tests = baseline.tests(room, mutant.function, min(AGAIN, options.cap))
+            tests = baseline.tests(room, mutant.function, options.cap)
             work = functools.partial(anew, room, number, tests, folder)
             status = forked(work, seconds=baseline.limit(tests) + 10)
             tell(log, room, number, mutant, status)

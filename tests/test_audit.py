@@ -704,7 +704,10 @@ def test_what_a_rollout_lacks_is_named():
         audit.check_my_rollout(one_flag)
 
 
-@pytest.mark.parametrize("given", [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9]])
+NO_PROBABILITIES = [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9], [0.9, 0.1015]]
+
+
+@pytest.mark.parametrize("given", NO_PROBABILITIES)
 def test_what_are_no_probabilities_is_told(given):
     def train(make_env, gamma):
         _, value = exact()(make_env, gamma)

@@ -12,6 +12,7 @@ import torch
 
 from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import bugs
+from ppo_lib.distributions import DiagonalGaussian
 from ppo_lib.envs import check_envs
 from ppo_lib.networks import CategoricalPolicy
 
@@ -122,6 +123,15 @@ def test_a_puck_that_was_cut_is_put_back_for_nothing():
     assert np.abs(env.place).max() <= 1
 
 
+@pytest.mark.parametrize("world", [bugs.Ledge, bugs.Puck])
+def test_a_world_gives_what_its_space_says(world):
+    env = world(3)
+    actions = np.zeros(env.action_space.shape, env.action_space.dtype)
+    for obs in (env.reset(seed=0)[0], env.step(actions)[0]):
+        assert obs.dtype == np.float32
+        assert env.observation_space.contains(obs)
+
+
 def test_pucks_start_anywhere_on_the_table():
     env = bugs.Puck(1000)
     place = env.reset(seed=0)[0]
@@ -176,7 +186,25 @@ def test_softmax_twice_gives_probabilities_for_logits():
     logits = policy(obs)
     with bugs.planted("softmax twice"):
         found = policy(obs)
+        alone = policy(obs[0])  # one observation, as the audit of the trainer asks
     assert torch.allclose(found, logits.exp() / logits.exp().sum(1, keepdim=True))
+    assert torch.allclose(alone, found[0])
+
+
+def test_mean_for_sum_is_the_mean_over_the_numbers_of_an_action_and_nothing_else():
+    # log N(0; 0, 1) is -log(2π) / 2, in each of the two numbers of an action.
+    with bugs.planted("mean for sum over the action"):
+        found = DiagonalGaussian.log_prob(torch.zeros(3, 4, 4), torch.zeros(3, 4, 2))
+    assert found.numpy() == pytest.approx(np.full((3, 4), -0.5 * np.log(2 * np.pi)))
+
+
+def test_the_optimizer_that_has_forgotten_the_critic_is_the_same_in_all_else():
+    config = PPOConfig(total_steps=2048, learning_rate=0.003)
+    with bugs.planted("the critic forgotten"), PPO("CartPole-v1", config) as trainer:
+        (group,) = trainer.optimizer.param_groups
+        actor = list(trainer.policy.parameters())
+    assert (group["lr"], group["eps"]) == (0.003, 1e-5)
+    assert [id(p) for p in group["params"]] == [id(p) for p in actor]
 
 
 def test_the_worth_of_the_ledge_by_play():
@@ -219,6 +247,14 @@ def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(mo
     assert first == second
 
 
+def test_nothing_is_drawn_over_a_curve_or_an_audit(monkeypatch):
+    wanted = []
+    monkeypatch.setattr(PPO, "learn", lambda *_, show_progress=True: wanted.append(show_progress))
+    bugs.curve("ledge", seed=0, total_steps=512)
+    bugs.audited(SLOW)  # nothing is learned in the first world, and no other is tried
+    assert wanted == [False, False]
+
+
 def test_the_interquartile_mean_of_literals():
     # Of 1 to 8 and an outlier's row beside them: the middle half is 3, 4, 5, 6.
     scores = np.array([[8.0, 1], [1, 2], [2, 900], [7, 3], [3, 4], [6, 5], [4, 6], [5, -700]])
@@ -234,6 +270,9 @@ def test_an_interval_holds_the_difference_and_excludes_0_where_there_is_one():
     gap, low, high = bugs.difference(a, b)
     assert low < gap < high
     assert low < 0 < high
+    # Of 0 and 1 the mean is 0 or 1 in a quarter of the draws each.
+    assert bugs.difference(np.array([0.0, 1.0]), np.zeros(2)) == (0.5, 0.0, 1.0)
+    assert bugs.difference(np.zeros(2), np.array([0.0, 1.0])) == (-0.5, -1.0, 0.0)
 
 
 # ------------------------------------------------------------------ the chapter

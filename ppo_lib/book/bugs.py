@@ -60,7 +60,7 @@ class _Arrays(VectorEnv):
         """New episodes in all copies."""
         self.dice = np.random.default_rng(seed)
         self.place = self.starts()
-        self.count = np.zeros(self.num_envs, dtype=np.int64)
+        self.count = np.zeros(self.num_envs)
         self.over = np.zeros(self.num_envs, dtype=bool)
         return self.seen(), {}
 
@@ -661,11 +661,11 @@ def softmax_twice(self: Policy, obs: Tensor) -> Tensor:
 
 
 def _backward(delta: Tensor, factor: Tensor | float, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages, in the place of the TD errors, and returns."""
     factors = torch.as_tensor(factor, dtype=delta.dtype).expand_as(delta)
-    advantages = delta.clone()
     for t in range(len(delta) - 2, -1, -1):
-        advantages[t] += factors[t] * advantages[t + 1]
-    return advantages, advantages + values
+        delta[t] += factors[t] * delta[t + 1]
+    return delta, delta + values
 
 
 # ------------------------------------------------------------------------------- the audit
@@ -689,7 +689,6 @@ def _library_trainer(make_env: Callable[[], gym.Env], gamma: float) -> tuple[Fun
         num_epochs=8,
         learning_rate=1e-2,
         gamma=gamma,
-        max_grad_norm=100.0,
         hidden_sizes=(16,),
     )
     with PPO(make_env, config) as trainer, torch.no_grad():
@@ -711,7 +710,7 @@ LIBRARY: dict[str, Function] = {
     "check_my_kl": lambda old, new: Categorical.kl(old, new),
     "check_my_entropy": lambda logits: Categorical.entropy(logits),
     "check_my_log_prob": lambda mean, log_std, actions: DiagonalGaussian.log_prob(
-        torch.cat([mean, log_std], dim=-1), actions
+        torch.hstack([mean, log_std]), actions
     ),
     "check_my_normalize": lambda advantages: ppo.normalize_advantages(advantages),
     "check_my_rollout": _library_rollout,
@@ -747,7 +746,7 @@ def load(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """The stored curves, by task and by what was planted: ``[seeds, updates]`` each."""
     runs: dict[str, dict[str, np.ndarray]] = {}
     for case, entry in read_runs(path, "make bugs")["cases"].items():
-        task, name = case.split(": ", 1)
+        task, name = case.split(": ")
         runs.setdefault(task, {})[name] = np.array(entry["curves"])
     return runs
 

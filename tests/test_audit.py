@@ -624,6 +624,7 @@ def rollout(change):
         (lambda x: {"truncated": ~x["truncated"]}, "has its flags at other steps"),
         (lambda x: {name: np.delete(x[name], 4, axis=0) for name in x}, "has lost a step"),
         (lambda x: {name: x[name][:2] for name in x}, "has lost a step"),
+        (lambda x: {name: x[name][:1] for name in x}, "has lost a step"),
         (
             lambda x: {"next_obs": np.where(x["obs"] == 201, x["obs"], x["next_obs"])},
             "has lost a step",

@@ -191,6 +191,16 @@ def test_softmax_twice_gives_probabilities_for_logits():
     assert torch.allclose(alone, found[0])
 
 
+def test_a_clipped_action_is_stored_with_its_own_log_probability():
+    config = PPOConfig(total_steps=32, num_envs=2, num_steps=16, minibatch_size=32)
+    with bugs.planted("the clipped action stored"), PPO(bugs.Puck(2), config) as trainer:
+        found = trainer.collect()
+    assert found.actions.abs().max() == 1
+    mean, log_std = found.dist_params.chunk(2, -1)
+    expected = torch.distributions.Normal(mean, log_std.exp()).log_prob(found.actions).sum(-1)
+    assert torch.allclose(found.log_probs, expected, atol=1e-5)
+
+
 def test_mean_for_sum_is_the_mean_over_the_numbers_of_an_action_and_nothing_else():
     # log N(0; 0, 1) is -log(2π) / 2, in each of the two numbers of an action.
     with bugs.planted("mean for sum over the action"):
@@ -245,6 +255,8 @@ def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(mo
     monkeypatch.setattr(PPO, "update", stops)
     first, second = bugs.curve("ledge", seed=0, **short)
     assert first == second
+    calls[:] = [0]  # and before the first update there is none to keep
+    assert bugs.curve("ledge", seed=0, **short) == [0.0, 0.0]
 
 
 def test_nothing_is_drawn_over_a_curve_or_an_audit(monkeypatch):
@@ -270,9 +282,10 @@ def test_an_interval_holds_the_difference_and_excludes_0_where_there_is_one():
     gap, low, high = bugs.difference(a, b)
     assert low < gap < high
     assert low < 0 < high
-    # Of 0 and 1 the mean is 0 or 1 in a quarter of the draws each.
-    assert bugs.difference(np.array([0.0, 1.0]), np.zeros(2)) == (0.5, 0.0, 1.0)
-    assert bugs.difference(np.zeros(2), np.array([0.0, 1.0])) == (-0.5, -1.0, 0.0)
+    # The mean of 0, 1 and 1 drawn again is 0 in one draw of 27, which is 3.7 percent.
+    two_ones, one = np.array([0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0])
+    assert bugs.difference(two_ones, np.zeros(3)) == pytest.approx((2 / 3, 0, 1))
+    assert bugs.difference(np.zeros(3), one) == pytest.approx((-1 / 3, -1, 0))
 
 
 # ------------------------------------------------------------------ the chapter

@@ -70,8 +70,8 @@ class _Arrays(VectorEnv):
         """One step in each copy; where the last one was an end, a reset instead."""
         resets = self.over
         place, rewards, died = self.moved(actions)
-        wide = resets.reshape(-1, *[1] * (place.ndim - 1))
-        self.place = np.where(wide, self.starts(), place)
+        place[resets] = self.starts()[resets]
+        self.place = place
         self.count = np.where(resets, 0, self.count + 1)
         died, rewards = died & ~resets, np.where(resets, 0.0, rewards)
         cut = (self.count == self.limit) & ~died
@@ -117,8 +117,7 @@ class Ledge(_Arrays):
         step[-1, -1] = right[-1]
         pays = step[:, -1].clone()
         pays[0] += cls.JUMP * (1 - right[0])
-        eye = torch.eye(n, dtype=torch.float64)
-        return float(torch.linalg.solve(eye - cls.GAMMA * step, pays).mean())
+        return float(torch.linalg.solve(torch.eye(n) - cls.GAMMA * step, pays).mean())
 
 
 class Puck(_Arrays):
@@ -343,7 +342,7 @@ def swapped(
 )
 def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: float) -> Tensor:
     """The ratio of the new policy to itself: always 1, and never clipped."""
-    return clipped_surrogate_loss(log_probs, log_probs.detach(), advantages, clip_range=clip_range)
+    return clipped_surrogate_loss(log_probs, log_probs, advantages, clip_range=clip_range)
 
 
 @bug(
@@ -452,7 +451,7 @@ def leak(
 ) -> Any:
     """The TD errors are right, but the recursion is not cut where an episode ends."""
     delta = td_errors(rewards, values, next_values, terminated, gamma=gamma)
-    return _backward(delta, gamma * gae_lambda, values)
+    return _backward(delta, torch.full_like(delta, gamma * gae_lambda), values)
 
 
 @bug(
@@ -660,9 +659,8 @@ def softmax_twice(self: Policy, obs: Tensor) -> Tensor:
     return self.net(obs).softmax(-1)
 
 
-def _backward(delta: Tensor, factor: Tensor | float, values: Tensor) -> tuple[Tensor, Tensor]:
+def _backward(delta: Tensor, factors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Advantages, in the place of the TD errors, and returns."""
-    factors = torch.as_tensor(factor, dtype=delta.dtype).expand_as(delta)
     for t in range(len(delta) - 2, -1, -1):
         delta[t] += factors[t] * delta[t + 1]
     return delta, delta + values

@@ -695,6 +695,16 @@ def test_a_rollout_has_as_many_rows_of_each(change, words):
         audit.check_my_rollout(rollout(change))
 
 
+def test_a_seed_reaches_the_random_numbers_of_a_world():
+    # Which gymnasium asks of every environment, and which your own code may draw from.
+    env = audit.Walk(limit=False)
+    env.reset(seed=3)
+    assert env.np_random.random() == np.random.default_rng(3).random()
+    probe = audit.Probe(lambda *_: 1.0, length=1)
+    signs = [probe.reset(seed=i)[0][0] for i in range(8)]
+    assert signs == [np.random.default_rng(i).choice([-1, 1]) for i in range(8)]
+
+
 def test_what_a_rollout_lacks_is_named():
     def one_flag(make_env, num_steps):
         rows = rollout(lambda _: {})(make_env, num_steps)
@@ -705,7 +715,7 @@ def test_what_a_rollout_lacks_is_named():
         audit.check_my_rollout(one_flag)
 
 
-NO_PROBABILITIES = [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9], [0.9, 0.1015]]
+NO_PROBABILITIES = [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9], [0.9, 0.1015], [0, 0.9]]
 
 
 @pytest.mark.parametrize("given", NO_PROBABILITIES)

@@ -259,6 +259,29 @@ def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(mo
     assert bugs.curve("ledge", seed=0, **short) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("task", ["ledge", "puck"])
+def test_a_curve_begins_as_the_stored_one_does(task, monkeypatch):
+    real, calls = PPO.update, []
+
+    def stops(self, rollout):
+        calls.append(0)
+        if len(calls) == 5:
+            raise ValueError
+        return real(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", stops)
+    stored = bugs.load(BOOK / "_data" / "bugs.json")[task]["right"][0]
+    assert bugs.curve(task, seed=0)[:4] == pytest.approx(stored[:4].tolist(), abs=0.02)
+
+
+def test_the_score_on_the_ledge_is_the_worth_of_the_policy_as_it_is():
+    with PPO(bugs.Ledge(16), bugs.TASKS["ledge"].config) as trainer, torch.no_grad():
+        trainer.policy.net[-1].weight.zero_()
+        trainer.policy.net[-1].bias.copy_(torch.tensor([0.0, np.log(3)]))  # right with 3/4
+        found = bugs.TASKS["ledge"].score(trainer)
+    assert found == pytest.approx(bugs.Ledge.worth(torch.full((8,), 0.75).double()), rel=1e-5)
+
+
 def test_nothing_is_drawn_over_a_curve_or_an_audit(monkeypatch):
     wanted = []
     monkeypatch.setattr(PPO, "learn", lambda *_, show_progress=True: wanted.append(show_progress))

@@ -142,6 +142,9 @@ def test_numbers_may_hang_on_parameters_and_differ_by_rounding():
     audit.check_my_kl(lambda p, q: right(p, q) * (1 + 5e-6))
     with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
         audit.check_my_kl(lambda p, q: right(p, q) * (1 + 2e-5))
+    audit.check_my_kl(lambda p, q: right(p, q) * (1 + 9e-6) + 9e-7)
+    with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
+        audit.check_my_kl(lambda p, q: right(p, q) * (1 + 1e-5) + 1.5e-6)
     with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
         audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 2e-5))
 

@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import bugs
@@ -121,6 +122,13 @@ def test_a_puck_that_was_cut_is_put_back_for_nothing():
     assert rewards[:10].tolist() == [pytest.approx([-(50**0.5)] * 3)] * 10
     assert rewards[10].tolist() == [0.0] * 3
     assert np.abs(env.place).max() <= 1
+
+
+def test_the_spaces_of_the_worlds():
+    assert bugs.Ledge.single_observation_space == Box(0, 1, (8,))
+    assert bugs.Ledge.single_action_space == Discrete(2)
+    assert bugs.Puck.single_observation_space == Box(-9, 9, (2,))  # no puck comes so far
+    assert bugs.Puck.single_action_space == Box(-1, 1, (2,))
 
 
 @pytest.mark.parametrize("world", [bugs.Ledge, bugs.Puck])

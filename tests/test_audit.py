@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from ppo_lib import audit
 from ppo_lib.book import bugs
@@ -103,6 +104,7 @@ def equal(calls, expected):
 
 def test_the_cases_whose_numbers_the_pages_show():
     assert audit.Walk.action_space.shape == (1,)
+    assert audit.Probe.action_space == Discrete(2)
     assert (audit.Walk.action_space.low, audit.Walk.action_space.high) == pytest.approx((-0.1, 0.1))
     none = np.zeros((5, 2), dtype=bool)
     death, limit, last = none.copy(), none.copy(), none.copy()

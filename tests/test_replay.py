@@ -135,6 +135,7 @@ def test_what_does_not_show_how_it_is_stepped_is_refused_and_nothing_kept():
 
 
 def test_an_episode_may_be_as_long_as_is_kept_and_no_longer(three, monkeypatch):
+    assert replay.MAX_STEPS == 100_000
     monkeypatch.setattr(replay, "MAX_STEPS", 4)
     for number in (4, 5, 6):
         three.add(np.array([0, 0]))

@@ -9,7 +9,7 @@ the arguments of the right one.  Nothing else of the trainer changes.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -215,7 +215,7 @@ class Bug:
     check: str  #: the function of `ppo_lib.audit` that finds it; none for one that hides from all
     seen: tuple[str, ...]  #: where one like it was reported, "owner/name#number"
     tasks: tuple[str, ...]
-    changes: dict[str, Any] = field(default_factory=dict)  #: of the settings, right run and wrong
+    changes: dict[str, Any]  #: of the settings, right run and wrong
 
 
 BUGS: dict[str, Bug] = {}

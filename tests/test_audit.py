@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 from ppo_lib import audit
 from ppo_lib.book import bugs
@@ -103,6 +104,7 @@ def equal(calls, expected):
 
 def test_the_cases_whose_numbers_the_pages_show():
     assert audit.Walk.action_space.shape == (1,)
+    assert audit.Probe.action_space == Discrete(2)
     assert (audit.Walk.action_space.low, audit.Walk.action_space.high) == pytest.approx((-0.1, 0.1))
     none = np.zeros((5, 2), dtype=bool)
     death, limit, last = none.copy(), none.copy(), none.copy()
@@ -142,6 +144,9 @@ def test_numbers_may_hang_on_parameters_and_differ_by_rounding():
     audit.check_my_kl(lambda p, q: right(p, q) * (1 + 5e-6))
     with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
         audit.check_my_kl(lambda p, q: right(p, q) * (1 + 2e-5))
+    audit.check_my_kl(lambda p, q: right(p, q) * (1 + 9e-6) + 9e-7)
+    with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
+        audit.check_my_kl(lambda p, q: right(p, q) * (1 + 1e-5) + 1.5e-6)
     with pytest.raises(audit.BugFound, match="none of the 10 known mistakes"):
         audit.check_my_kl(lambda p, q: -right(p, q) * (1 + 2e-5))
 
@@ -624,6 +629,7 @@ def rollout(change):
         (lambda x: {"truncated": ~x["truncated"]}, "has its flags at other steps"),
         (lambda x: {name: np.delete(x[name], 4, axis=0) for name in x}, "has lost a step"),
         (lambda x: {name: x[name][:2] for name in x}, "has lost a step"),
+        (lambda x: {name: x[name][:1] for name in x}, "has lost a step"),
         (
             lambda x: {"next_obs": np.where(x["obs"] == 201, x["obs"], x["next_obs"])},
             "has lost a step",
@@ -694,6 +700,16 @@ def test_a_rollout_has_as_many_rows_of_each(change, words):
         audit.check_my_rollout(rollout(change))
 
 
+def test_a_seed_reaches_the_random_numbers_of_a_world():
+    # Which gymnasium asks of every environment, and which your own code may draw from.
+    env = audit.Walk(limit=False)
+    env.reset(seed=3)
+    assert env.np_random.random() == np.random.default_rng(3).random()
+    probe = audit.Probe(lambda *_: 1.0, length=1)
+    signs = [probe.reset(seed=i)[0][0] for i in range(8)]
+    assert signs == [np.random.default_rng(i).choice([-1, 1]) for i in range(8)]
+
+
 def test_what_a_rollout_lacks_is_named():
     def one_flag(make_env, num_steps):
         rows = rollout(lambda _: {})(make_env, num_steps)
@@ -704,7 +720,10 @@ def test_what_a_rollout_lacks_is_named():
         audit.check_my_rollout(one_flag)
 
 
-@pytest.mark.parametrize("given", [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9]])
+NO_PROBABILITIES = [[np.nan, np.nan], [-3.0, 3.0], [-0.5, 1.5], [0.9, 0.9], [0.9, 0.1015], [0, 0.9]]
+
+
+@pytest.mark.parametrize("given", NO_PROBABILITIES)
 def test_what_are_no_probabilities_is_told(given):
     def train(make_env, gamma):
         _, value = exact()(make_env, gamma)

@@ -9,9 +9,11 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 
 from ppo_lib import PPO, PPOConfig
 from ppo_lib.book import bugs
+from ppo_lib.distributions import DiagonalGaussian
 from ppo_lib.envs import check_envs
 from ppo_lib.networks import CategoricalPolicy
 
@@ -122,6 +124,22 @@ def test_a_puck_that_was_cut_is_put_back_for_nothing():
     assert np.abs(env.place).max() <= 1
 
 
+def test_the_spaces_of_the_worlds():
+    assert bugs.Ledge.single_observation_space == Box(0, 1, (8,))
+    assert bugs.Ledge.single_action_space == Discrete(2)
+    assert bugs.Puck.single_observation_space == Box(-9, 9, (2,))  # no puck comes so far
+    assert bugs.Puck.single_action_space == Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize("world", [bugs.Ledge, bugs.Puck])
+def test_a_world_gives_what_its_space_says(world):
+    env = world(3)
+    actions = np.zeros(env.action_space.shape, env.action_space.dtype)
+    for obs in (env.reset(seed=0)[0], env.step(actions)[0]):
+        assert obs.dtype == np.float32
+        assert env.observation_space.contains(obs)
+
+
 def test_pucks_start_anywhere_on_the_table():
     env = bugs.Puck(1000)
     place = env.reset(seed=0)[0]
@@ -176,7 +194,35 @@ def test_softmax_twice_gives_probabilities_for_logits():
     logits = policy(obs)
     with bugs.planted("softmax twice"):
         found = policy(obs)
+        alone = policy(obs[0])  # one observation, as the audit of the trainer asks
     assert torch.allclose(found, logits.exp() / logits.exp().sum(1, keepdim=True))
+    assert torch.allclose(alone, found[0])
+
+
+def test_a_clipped_action_is_stored_with_its_own_log_probability():
+    config = PPOConfig(total_steps=32, num_envs=2, num_steps=16, minibatch_size=32)
+    with bugs.planted("the clipped action stored"), PPO(bugs.Puck(2), config) as trainer:
+        found = trainer.collect()
+    assert found.actions.abs().max() == 1
+    mean, log_std = found.dist_params.chunk(2, -1)
+    expected = torch.distributions.Normal(mean, log_std.exp()).log_prob(found.actions).sum(-1)
+    assert torch.allclose(found.log_probs, expected, atol=1e-5)
+
+
+def test_mean_for_sum_is_the_mean_over_the_numbers_of_an_action_and_nothing_else():
+    # log N(0; 0, 1) is -log(2π) / 2, in each of the two numbers of an action.
+    with bugs.planted("mean for sum over the action"):
+        found = DiagonalGaussian.log_prob(torch.zeros(3, 4, 4), torch.zeros(3, 4, 2))
+    assert found.numpy() == pytest.approx(np.full((3, 4), -0.5 * np.log(2 * np.pi)))
+
+
+def test_the_optimizer_that_has_forgotten_the_critic_is_the_same_in_all_else():
+    config = PPOConfig(total_steps=2048, learning_rate=0.003)
+    with bugs.planted("the critic forgotten"), PPO("CartPole-v1", config) as trainer:
+        (group,) = trainer.optimizer.param_groups
+        actor = list(trainer.policy.parameters())
+    assert (group["lr"], group["eps"]) == (0.003, 1e-5)
+    assert [id(p) for p in group["params"]] == [id(p) for p in actor]
 
 
 def test_the_worth_of_the_ledge_by_play():
@@ -217,6 +263,39 @@ def test_a_curve_has_a_score_for_every_update_and_stays_where_a_trainer_stops(mo
     monkeypatch.setattr(PPO, "update", stops)
     first, second = bugs.curve("ledge", seed=0, **short)
     assert first == second
+    calls[:] = [0]  # and before the first update there is none to keep
+    assert bugs.curve("ledge", seed=0, **short) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("task", ["ledge", "puck"])
+def test_a_curve_begins_as_the_stored_one_does(task, monkeypatch):
+    real, calls = PPO.update, []
+
+    def stops(self, rollout):
+        calls.append(0)
+        if len(calls) == 5:
+            raise ValueError
+        return real(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", stops)
+    stored = bugs.load(BOOK / "_data" / "bugs.json")[task]["right"][0]
+    assert bugs.curve(task, seed=0)[:4] == pytest.approx(stored[:4].tolist(), abs=0.02)
+
+
+def test_the_score_on_the_ledge_is_the_worth_of_the_policy_as_it_is():
+    with PPO(bugs.Ledge(16), bugs.TASKS["ledge"].config) as trainer, torch.no_grad():
+        trainer.policy.net[-1].weight.zero_()
+        trainer.policy.net[-1].bias.copy_(torch.tensor([0.0, np.log(3)]))  # right with 3/4
+        found = bugs.TASKS["ledge"].score(trainer)
+    assert found == pytest.approx(bugs.Ledge.worth(torch.full((8,), 0.75).double()), rel=1e-5)
+
+
+def test_nothing_is_drawn_over_a_curve_or_an_audit(monkeypatch):
+    wanted = []
+    monkeypatch.setattr(PPO, "learn", lambda *_, show_progress=True: wanted.append(show_progress))
+    bugs.curve("ledge", seed=0, total_steps=512)
+    bugs.audited(SLOW)  # nothing is learned in the first world, and no other is tried
+    assert wanted == [False, False]
 
 
 def test_the_interquartile_mean_of_literals():
@@ -234,6 +313,10 @@ def test_an_interval_holds_the_difference_and_excludes_0_where_there_is_one():
     gap, low, high = bugs.difference(a, b)
     assert low < gap < high
     assert low < 0 < high
+    # The mean of 0, 1 and 1 drawn again is 0 in one draw of 27, which is 3.7 percent.
+    two_ones, one = np.array([0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0])
+    assert bugs.difference(two_ones, np.zeros(3)) == pytest.approx((2 / 3, 0, 1))
+    assert bugs.difference(np.zeros(3), one) == pytest.approx((-1 / 3, -1, 0))
 
 
 # ------------------------------------------------------------------ the chapter

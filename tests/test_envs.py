@@ -187,6 +187,26 @@ def test_this_process_goes_on_hearing_signals(vectorization):
         signal.signal(signal.SIGHUP, before)
 
 
+class Deaf(gym.Env):
+    """Observes which of two signals its process ignores."""
+
+    observation_space, action_space = gym.spaces.Box(0, 1, (2,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        handlers = [signal.getsignal(x) for x in (signal.SIGINT, signal.SIGHUP)]
+        return np.array([x is signal.SIG_IGN for x in handlers], np.float32), {}
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_processes_of_environments_leave_signals_to_the_one_that_ends_them(vectorization):
+    envs = make_envs(Deaf, 1, vectorization=vectorization)
+    try:
+        assert envs.reset(seed=0)[0].tolist() == [[float(vectorization == "async")] * 2]
+    finally:
+        close_envs(envs)
+
+
 class Slow(gym.Env):
     """A step with action 1 takes a minute."""
 

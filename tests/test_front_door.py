@@ -708,6 +708,15 @@ def test_an_optimizer_of_ones_own_stays_when_learning():
     assert trainer.optimizer is own
 
 
+def test_the_seed_of_an_evaluation_that_draws_is_one_that_torch_and_gymnasium_take():
+    policy = PPO("CartPole-v1", SMALL).policy
+    evaluate(policy, "CartPole-v1", num_episodes=1, seed=2**63 - 1, deterministic=False)
+    evaluate(policy, "CartPole-v1", num_episodes=1, seed=2**63)
+    for seed in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"^seed is {seed}, expected an integer from 0 to"):
+            evaluate(policy, "CartPole-v1", num_episodes=1, seed=seed, deterministic=False)
+
+
 @pytest.mark.parametrize("env", [gym.spec("CartPole-v1"), gym.make("CartPole-v1"), 7, None])
 def test_what_is_no_environment_is_refused_and_named(env):
     with pytest.raises(

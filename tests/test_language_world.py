@@ -184,6 +184,8 @@ def test_a_text_that_is_worth_log_3_more_is_preferred_three_times_in_four() -> N
     chosen[[good, bad], world.END] = 0.0
     pairs = world.preferences(rewards, chosen, 4000, torch.Generator().manual_seed(0))
     assert [len(x) for x in pairs] == [4000, 4000]
+    again = world.preferences(rewards, chosen, 4000, torch.Generator().manual_seed(0))
+    assert all(torch.equal(x, y) for x, y in zip(pairs, again, strict=True))
     apart = pairs[0] != pairs[1]
     assert abs(int(apart.sum()) - 2000) < 5 * 1000**0.5
     share = (pairs[0][apart] == good).double().mean().item()

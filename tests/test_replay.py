@@ -32,6 +32,12 @@ class Walk(gym.Env):
         return np.array([self.place], np.float32), float(self.place), ends, cut, {}
 
 
+def test_environments_begin_with_seeds_one_after_the_other():
+    log = Log(make_envs(Walk, 3))
+    log.begin(seed=7)
+    assert log.state_dict()["starts"] == [7, 8, 9]
+
+
 @pytest.fixture
 def three():
     """Environments after three steps, the second reset after the first of them; and their log."""
@@ -129,6 +135,7 @@ def test_what_does_not_show_how_it_is_stepped_is_refused_and_nothing_kept():
 
 
 def test_an_episode_may_be_as_long_as_is_kept_and_no_longer(three, monkeypatch):
+    assert replay.MAX_STEPS == 100_000
     monkeypatch.setattr(replay, "MAX_STEPS", 4)
     for number in (4, 5, 6):
         three.add(np.array([0, 0]))
@@ -152,3 +159,13 @@ def test_episodes_of_arrays_fit_arrays_alone(three):
     states = three.state_dict(), arrays.state_dict()
     assert [three.fits(state) for state in states] == [True, False]
     assert [arrays.fits(state) for state in states] == [False, True]
+
+
+def test_arrays_that_were_taken_up_stay_as_they_are_kept():
+    log = Log(make_envs("CartPole-v1", 2, vectorization="array"))
+    log.envs.reset(seed=0)
+    state = log.state_dict()
+    kept = {name: x.clone() for name, x in state["arrays"].items()}
+    log.play(state)
+    log.envs.step(np.array([0, 1]))
+    assert all(torch.equal(x, kept[name]) for name, x in state["arrays"].items())

@@ -9,7 +9,7 @@ the arguments of the right one.  Nothing else of the trainer changes.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -60,7 +60,7 @@ class _Arrays(VectorEnv):
         """New episodes in all copies."""
         self.dice = np.random.default_rng(seed)
         self.place = self.starts()
-        self.count = np.zeros(self.num_envs, dtype=np.int64)
+        self.count = np.zeros(self.num_envs)
         self.over = np.zeros(self.num_envs, dtype=bool)
         return self.seen(), {}
 
@@ -70,8 +70,8 @@ class _Arrays(VectorEnv):
         """One step in each copy; where the last one was an end, a reset instead."""
         resets = self.over
         place, rewards, died = self.moved(actions)
-        wide = resets.reshape(-1, *[1] * (place.ndim - 1))
-        self.place = np.where(wide, self.starts(), place)
+        place[resets] = self.starts()[resets]
+        self.place = place
         self.count = np.where(resets, 0, self.count + 1)
         died, rewards = died & ~resets, np.where(resets, 0.0, rewards)
         cut = (self.count == self.limit) & ~died
@@ -117,8 +117,7 @@ class Ledge(_Arrays):
         step[-1, -1] = right[-1]
         pays = step[:, -1].clone()
         pays[0] += cls.JUMP * (1 - right[0])
-        eye = torch.eye(n, dtype=torch.float64)
-        return float(torch.linalg.solve(eye - cls.GAMMA * step, pays).mean())
+        return float(torch.linalg.solve(torch.eye(n) - cls.GAMMA * step, pays).mean())
 
 
 class Puck(_Arrays):
@@ -216,7 +215,7 @@ class Bug:
     check: str  #: the function of `ppo_lib.audit` that finds it; none for one that hides from all
     seen: tuple[str, ...]  #: where one like it was reported, "owner/name#number"
     tasks: tuple[str, ...]
-    changes: dict[str, Any] = field(default_factory=dict)  #: of the settings, right run and wrong
+    changes: dict[str, Any]  #: of the settings, right run and wrong
 
 
 BUGS: dict[str, Bug] = {}
@@ -343,7 +342,7 @@ def swapped(
 )
 def recomputed(log_probs: Tensor, _: Tensor, advantages: Tensor, *, clip_range: float) -> Tensor:
     """The ratio of the new policy to itself: always 1, and never clipped."""
-    return clipped_surrogate_loss(log_probs, log_probs.detach(), advantages, clip_range=clip_range)
+    return clipped_surrogate_loss(log_probs, log_probs, advantages, clip_range=clip_range)
 
 
 @bug(
@@ -452,7 +451,7 @@ def leak(
 ) -> Any:
     """The TD errors are right, but the recursion is not cut where an episode ends."""
     delta = td_errors(rewards, values, next_values, terminated, gamma=gamma)
-    return _backward(delta, gamma * gae_lambda, values)
+    return _backward(delta, torch.full_like(delta, gamma * gae_lambda), values)
 
 
 @bug(
@@ -660,12 +659,11 @@ def softmax_twice(self: Policy, obs: Tensor) -> Tensor:
     return self.net(obs).softmax(-1)
 
 
-def _backward(delta: Tensor, factor: Tensor | float, values: Tensor) -> tuple[Tensor, Tensor]:
-    factors = torch.as_tensor(factor, dtype=delta.dtype).expand_as(delta)
-    advantages = delta.clone()
+def _backward(delta: Tensor, factors: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Advantages, in the place of the TD errors, and returns."""
     for t in range(len(delta) - 2, -1, -1):
-        advantages[t] += factors[t] * advantages[t + 1]
-    return advantages, advantages + values
+        delta[t] += factors[t] * delta[t + 1]
+    return delta, delta + values
 
 
 # ------------------------------------------------------------------------------- the audit
@@ -689,7 +687,6 @@ def _library_trainer(make_env: Callable[[], gym.Env], gamma: float) -> tuple[Fun
         num_epochs=8,
         learning_rate=1e-2,
         gamma=gamma,
-        max_grad_norm=100.0,
         hidden_sizes=(16,),
     )
     with PPO(make_env, config) as trainer, torch.no_grad():
@@ -711,7 +708,7 @@ LIBRARY: dict[str, Function] = {
     "check_my_kl": lambda old, new: Categorical.kl(old, new),
     "check_my_entropy": lambda logits: Categorical.entropy(logits),
     "check_my_log_prob": lambda mean, log_std, actions: DiagonalGaussian.log_prob(
-        torch.cat([mean, log_std], dim=-1), actions
+        torch.hstack([mean, log_std]), actions
     ),
     "check_my_normalize": lambda advantages: ppo.normalize_advantages(advantages),
     "check_my_rollout": _library_rollout,
@@ -747,7 +744,7 @@ def load(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """The stored curves, by task and by what was planted: ``[seeds, updates]`` each."""
     runs: dict[str, dict[str, np.ndarray]] = {}
     for case, entry in read_runs(path, "make bugs")["cases"].items():
-        task, name = case.split(": ", 1)
+        task, name = case.split(": ")
         runs.setdefault(task, {})[name] = np.array(entry["curves"])
     return runs
 

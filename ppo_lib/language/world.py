@@ -10,7 +10,7 @@ and the five words of prefix i, cut by the limit, from there on.
 it computes from `EVERY` and the texts' probabilities exactly.  All numbers are float64.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -286,7 +286,7 @@ def fit_reward_model(features: Tensor, preferred: Tensor, other: Tensor) -> Tens
 
 def _levels() -> list[slice]:
     """The prefixes of 0, 1, … words, as slices."""
-    starts = [(END**t - 1) // (END - 1) for t in range(LIMIT + 1)]
+    starts = accumulate((END**t for t in range(LIMIT)), initial=0)
     return [slice(a, b) for a, b in pairwise(starts)]
 
 

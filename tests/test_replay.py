@@ -102,7 +102,8 @@ def test_a_collector_keeps_what_its_environments_were_given():
         def forward(self, obs):
             return obs.new_zeros(len(obs), 9)
 
-    collector = Collector(make_envs(Walk, 2), seed=0)
+    collector = Collector(make_envs(Walk, 2), seed=5)
+    assert collector.log.state_dict()["starts"] == [5, 6]
     rollout = collector.collect(Any(), 4, torch.Generator().manual_seed(0))
     assert torch.equal(collector.log.state_dict()["actions"], rollout.actions)
 

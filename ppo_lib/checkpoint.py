@@ -153,7 +153,7 @@ _IS_KIND: dict[str, Callable[[Any], bool]] = {
     "config": _is_config,
     "policy": _is_weights,
     "critic": _is_weights,
-    "optimizer": lambda x: x is None or isinstance(x, dict),
+    "optimizer": lambda x: isinstance(x, dict),
     "reward_normalizer": lambda x: x is None or _is_weights(x),
     "sums": lambda x: x is None or isinstance(x, torch.Tensor),
     "generator": lambda x: x.dtype == torch.uint8,

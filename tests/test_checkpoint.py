@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import sys
+import zipfile
 from collections import deque, namedtuple
 from functools import partial
 from pathlib import Path
@@ -662,15 +663,18 @@ FORGED = {
     "spaces": [None, {}, [], "text", [["Box", 4]], [["Box", 4], ["Discrete"]], [["Box", "a"]] * 2],
     "own_networks": [None, "policy", ["another"], [[]]],
     "config": [None, [], "text", {5: 1}, *({"seed": x} for x in ("1", None)), {"device": 5}],
-    "policy": [None, [], "text", {5: torch.ones(1)}, {"net.0.weight": "text"}],
+    "policy": [
+        *(None, [], "text", {5: torch.ones(1)}, {"net.0.weight": "text"}),
+        {"net.0.weight": torch.ones(8, 4), 5: torch.ones(1)},
+    ],
     "critic": [None, [], "text", {5: torch.ones(1)}, {"net.0.weight": "text"}],
-    "optimizer": [[], "text", {}, {"state": 5, "param_groups": 5}],
+    "optimizer": [None, [], "text", {}, {"state": 5, "param_groups": 5}],
     "reward_normalizer": [[], "text", {5: torch.ones(1)}],
     "sums": [5, "text", []],
     "generator": [None, "text", torch.zeros(3)],
-    "kl_coef": [None, "1", -1.0, math.nan, []],
+    "kl_coef": [None, "1", -1.0, math.nan, math.inf, []],
     "env_steps": [None, "64", 64.0, -1, True, [64]],
-    "running": [None, "text", {}, [5], [None]],
+    "running": [None, "text", {}, [5], [None], [{}, 5]],
     "rows": [None, "text", {}, [5], [None]],
     "episodes": [None, "text", {}, [5], [(1, 2)], [(64, "2", 3)]],
 }
@@ -1082,3 +1086,19 @@ def test_bounds_of_an_own_gaussian_policy_stay_its_own(tmp_path):
     PPO("Pendulum-v1", SMALL, policy=own(2.0)).save(tmp_path / "a.pt")
     loaded = PPO.load(tmp_path / "a.pt", policy=own(1.0))
     assert (loaded.policy.low.item(), loaded.policy.high.item()) == (-1.0, 1.0)
+
+
+def test_a_price_of_kl_that_has_become_0_is_kept(tmp_path):
+    trainer = learned(KL)
+    trainer.kl_coef = 0.0
+    trainer.save(tmp_path / "a.pt")
+    assert PPO.load(tmp_path / "a.pt").kl_coef == 0
+
+
+def test_the_file_is_an_archive_whose_comment_is_the_checksum_of_all_before(tmp_path):
+    learned().save(tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        assert archive.testzip() is None
+        comment = archive.comment
+    before = (tmp_path / "a.pt").read_bytes()[:-64]
+    assert comment.decode() == hashlib.sha256(before).hexdigest()

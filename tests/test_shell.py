@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import inspect
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -705,6 +706,27 @@ def test_the_best_agent_is_kept_beside_the_last(command, monkeypatch):
     assert [PPO.load(name).env_steps for name in ("a.best.pt", "a.pt")] == [60, 120]
 
 
+def test_a_run_that_goes_on_elsewhere_takes_its_best_agent_with_it(command, monkeypatch):
+    means = iter([7.0, 1.0, 3.0])
+    monkeypatch.setattr(best, "evaluate", lambda *_, **__: torch.tensor([next(means)]))
+    command("CartPole-v1", *SHORT, "--eval-every", 15, "--checkpoint", "a.pt")
+    words = ("--resume", "a.pt", "--total-steps", 45)
+    _, out, _ = command(*words, "--checkpoint", "b.pt")
+    assert "\nbest agent: b.best.pt, mean return 7.0 at 15 steps\n" in out
+    assert PPO.load("b.best.pt").env_steps == 15
+    # Who asks for none any more is told of none.
+    status, out, _ = command(*words, "--eval-every", "None")
+    assert (status, "best agent" in out) == (0, False)
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_an_agent_that_could_not_be_kept_has_the_status_of_a_failure(which, command, monkeypatch):
+    kept = {"last": keep.Keeper, "best": best.KeepBest}[which]
+    monkeypatch.setattr(kept, "write", lambda _: False)
+    words = ("--eval-every", 1000, "--eval-episodes", 1, "--checkpoint", "a.pt")
+    assert command("CartPole-v1", *SHORT, *words)[0] == 1
+
+
 def test_evaluations_change_nothing_of_what_is_learned(command):
     for name, more in {"a.pt": (), "b.pt": ("--eval-every", 15, "--eval-episodes", 2)}.items():
         command("CartPole-v1", *SHORT, "--checkpoint", name, *more)
@@ -754,6 +776,69 @@ def test_the_best_agent_is_looked_for_where_the_environment_is_of_a_module(tmp_p
     assert PPO.load(tmp_path / "a.pt", env=module).env_steps == 512
 
 
+def test_nothing_is_left_of_the_processes_of_environments(command):
+    words = ("--vectorization", "async", "--checkpoint", "a.pt")
+    assert command("CartPole-v1", *SHORT, *words)[0] == 0
+    assert multiprocessing.active_children() == []
+
+
+def test_what_a_killed_run_has_left_of_a_file_is_gone(command, tmp_path):
+    command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    for name in ("a.pt.0123abcd.part", "b.pt.0123abcd.part"):
+        (tmp_path / name).touch()
+    assert command("--resume", "a.pt", "--total-steps", 45)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt.0123abcd.part"]
+
+
+def test_a_file_that_is_gone_is_removed_without_a_word(tmp_path):
+    keeper = keep.Keeper(PPO("CartPole-v1"), tmp_path / "new" / "a.pt", {}, new=True)
+    keeper.path.unlink()
+    keeper.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_fails_is_told_and_so_is_the_next_that_does_not(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    keeper = keep.Keeper(PPO("CartPole-v1"), tmp_path / "a.pt", {}, new=True)
+    keeper.take(PPO("CartPole-v1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(keep, "write_checkpoint", full)
+        assert not keeper.write()
+    assert keeper.write()
+    assert keeper.write()
+    assert capsys.readouterr().err == (
+        "checkpoint: not written at 0 steps: [Errno 28] No space left on device\n"
+        "checkpoint: written again at 0 steps\n"
+    )
+
+
+@pytest.mark.skipif(keep.fcntl is None, reason="there are no locks on Windows")
+def test_a_file_system_without_locks_keeps_no_run_from_its_file(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(keep.fcntl, "lockf", unsupported)
+    with keep.locked(tmp_path / "a.pt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("disabled", [False, True])
+def test_a_line_is_said_where_no_bar_is_drawn(terminal, disabled, monkeypatch, capsys):
+    monkeypatch.setattr(keep, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(keep, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if disabled:
+        monkeypatch.setenv("TQDM_DISABLE", "1")
+    trainer = PPO("CartPole-v1", PPOConfig(total_steps=512))
+    trainer.learn(keep.log(), show_progress=False)
+    assert bool(capsys.readouterr().err) == (disabled or not terminal)
+
+
 def test_away_from_a_terminal_a_line_now_and_then_says_how_far_it_is(command, monkeypatch):
     monkeypatch.setattr(keep, "LOG_EVERY", 0.0)
     _, _, err = command("CartPole-v1", *SHORT)
@@ -799,6 +884,7 @@ def test_a_world_of_one_process_needs_no_more_names(command, monkeypatch):
 def test_without_a_command_it_says_how_it_is_used(words, command):
     status, out, err = command(*words)
     assert (status, err) == (0, "")
+    assert out == shell.USAGE
     assert out.count("python -m ppo_lib ") == 4
     assert all(word in out for word in ("ENV_ID", "evaluate CHECKPOINT", "--resume", "--help"))
 
@@ -852,6 +938,18 @@ def test_evaluation_prints_the_mean_and_the_range(command):
         f"from {min(returns):.1f} to {max(returns):.1f}\n"
     )
     assert err == ""
+
+
+def test_an_environment_that_the_file_does_not_name_has_to_be_named(command):
+    config = PPOConfig(total_steps=512, hidden_sizes=(4,))
+    PPO(lambda: gym.make("CartPole-v1"), config).save("none.pt")
+    module = "gymnasium.envs.classic_control:CartPole-v1"
+    an_agent("module.pt", module)
+    for name, env_id in (("none.pt", "CartPole-v1"), ("module.pt", module)):
+        status, _, err = command("evaluate", name, "--episodes", 1)
+        assert (status, err[:12]) == (2, "error: env i")
+        status, out, _ = command("evaluate", name, "--episodes", 1, "--env", env_id)
+        assert (status, out.split(":")[0]) == (0, env_id.split(":")[0])
 
 
 def test_evaluation_plays_20_episodes_from_seed_10000_on(command):

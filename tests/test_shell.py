@@ -1278,6 +1278,12 @@ def test_help_names_the_command_as_it_was_typed(words, command):
     assert words_of(out).startswith(f"usage: python -m ppo_lib {words[0]} ")
 
 
+def test_an_option_is_written_in_full(command):
+    an_agent("a.pt")
+    status, _, err = command("--res", "a.pt")
+    assert (status, err) == (2, "error: the first word is ['--res'], expected an environment\n")
+
+
 def test_what_was_trained_on_a_gpu_goes_on_on_the_cpu_where_there_is_none(command, monkeypatch):
     command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
     state = read_checkpoint("a.pt")

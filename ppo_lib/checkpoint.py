@@ -7,7 +7,8 @@ import os
 import reprlib
 import secrets
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch.nn.parameter import is_lazy
 
 from ppo_lib.config import PPOConfig
 from ppo_lib.envs import check_wrappers, latest_version, narrow_dtype, obs_tensor
@@ -188,8 +190,20 @@ def state_without_history(trainer: Any) -> dict[str, Any]:
     for name in _PARTS:
         part = getattr(trainer, name)
         state[name] = None if part is None else part.state_dict()
-    state["optimizer"] = {"name": type(trainer.optimizer).__name__} | state["optimizer"]
+    known = {"name": type(trainer.optimizer).__name__, "parameters": _known_to_optimizer(trainer)}
+    state["optimizer"] = known | state["optimizer"]
     return state
+
+
+def _known_to_optimizer(trainer: Any) -> list[str]:
+    """The names of the parameters in the order by which an optimizer knows them."""
+    names = {
+        id(parameter): f"{part}.{name}"
+        for part in ("critic", "policy")
+        for name, parameter in getattr(trainer, part).named_parameters()
+    }
+    groups = trainer.optimizer.param_groups
+    return [names.get(id(parameter), "") for group in groups for parameter in group["params"]]
 
 
 def running_episodes(collector: Collector) -> dict[str, Any]:
@@ -210,11 +224,14 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     Raises:
         ValueError: if the state is not of such a trainer, which is then as it was.
     """
-    before = state_of(trainer)
+    history = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
+    before = plain(state_without_history(trainer)) | history
     try:
         missing = sorted(before.keys() - state.keys())
         require(not missing, f"it has no {missing}")
         _check_kinds(state, "its")
+        with _naming("optimizer"):
+            _check_optimizer(trainer, state["optimizer"])
         _take_up(trainer, state)
     except Exception as error:
         _take_up(trainer, before)
@@ -243,34 +260,44 @@ def _take_up(trainer: Any, state: dict[str, Any]) -> None:
         for there, has in {"state": state[name] is not None, "trainer": part is not None}.items():
             require(has or (part is None and state[name] is None), f"the {there} has no {name}")
         if part is not None:
-            try:
-                part.load_state_dict(state[name])
-                if name == "optimizer":
-                    _check_moments(part, state[name].get("name", "Adam"))
-                else:
-                    require(
-                        list(state[name]) == list(part.state_dict()),
-                        "its layers are in another order, by which an optimizer knows them",
-                    )
-            except Exception as error:
-                raise ValueError(f"{name}: {error}") from error
+            with _naming(name):
+                part.load_state_dict(plain(state[name]))  # or an optimizer would share it
     trainer.generator.set_state(state["generator"])
     trainer.kl_coef, trainer.env_steps = state["kl_coef"], state["env_steps"]
     trainer.history.rows = [dict(row) for row in state["rows"]]
     trainer.history.episodes = list(state["episodes"])
 
 
-def _check_moments(optimizer: torch.optim.Optimizer, named: str) -> None:
-    """Refuse another optimizer's, and moments of other shapes, past which torch's Adam writes."""
-    name = type(optimizer).__name__
-    require(named == name, f"it is of {named}, expected {name}")
-    for parameter, moments in optimizer.state.items():
-        for key, x in moments.items():
-            shape = tuple(getattr(x, "shape", ()))
-            require(
-                shape in ((), parameter.shape),
-                f"{key} has shape {shape}, expected {tuple(parameter.shape)} as its parameter has",
-            )
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """Make an error a ValueError that names a part of the state."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{part}: {error}") from error
+
+
+def _check_optimizer(trainer: Any, state: dict[str, Any]) -> None:
+    """Refuse another optimizer's state, and that of parameters in another order or shape."""
+    name = type(trainer.optimizer).__name__
+    found = state.get("name", name)  # older files do not say
+    require(found == name, f"it is of {found}, expected {name}")
+    there, own = state.get("parameters", []), _known_to_optimizer(trainer)
+    require(
+        sorted(there) != sorted(own) or there == own,
+        f"it knows the parameters by their order {there}, expected {own}",
+    )
+    if name != "Adam":  # what another one keeps is its own
+        return
+    numbers, parameters = (
+        [x for group in groups for x in group["params"]]
+        for groups in (state["param_groups"], trainer.optimizer.param_groups)
+    )
+    for number, parameter in zip(numbers, parameters, strict=False):  # torch counts them
+        for key, x in state["state"].get(number, {}).items():
+            found, shape = tuple(x.shape), () if key == "step" else tuple(parameter.shape)
+            # Torch looks at no shape, and writes past the end.
+            require(found == shape, f"{key} has shape {found}, expected {shape}")
 
 
 def _go_on(collector: Collector, running: dict[str, Any]) -> str:
@@ -340,16 +367,18 @@ def load_trainer(
     _ask_for_own(state, path, policy=policy, critic=critic)
     config = _changed_config(state, changes, path)
     networks = {"policy": policy, "critic": critic}
-    bounds = _bounds(policy)
-    for name in own_networks(policy, critic):  # before one looks at what they give
-        load_weights(networks[name], state[name], path, name)
+    own = {name: networks[name] for name in own_networks(policy, critic)}
+    before = {name: _numbers(network) for name, network in own.items()}
+    bounds, trainer = _bounds(policy), None
     more: dict[str, Any] = {}
     named = None if state["env"] is None else state["env"]["id"]
     if env is None or (isinstance(env, str) and latest_version(env) == named):
         env, env_kwargs, wrappers = env_of(state, path, asked=env is not None)
         more = {"env_kwargs": env_kwargs, "wrappers": wrappers}
-    trainer = cls(env, config, **networks, **more)
     try:
+        for name, network in own.items():  # before one looks at what they give
+            load_weights(network, state[name], path, name)
+        trainer = cls(env, config, **networks, **more)
         require(
             trainer.spaces == state["spaces"],
             f"env has spaces {trainer.spaces}, expected {state['spaces']} as in {path}",
@@ -360,8 +389,10 @@ def load_trainer(
         trainer.load_state_dict(state)
         trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
     except BaseException:
-        if trainer.envs is not env:
+        if trainer is not None and trainer.envs is not env:
             trainer.close()
+        for name, network in own.items():
+            network.load_state_dict(before[name], strict=False)
         raise
     if "kl_coef" in changes:
         trainer.kl_coef = config.kl_coef
@@ -385,6 +416,11 @@ def _ask_for_own(state: dict[str, Any], path: str | Path, **given: Any) -> None:
         )
 
 
+def _numbers(network: torch.nn.Module) -> dict[str, Any]:
+    """A copy of a network's numbers, without those that a lazy layer has not made yet."""
+    return plain({name: x for name, x in network.state_dict().items() if not is_lazy(x)})
+
+
 def load_weights(
     network: torch.nn.Module, weights: dict[str, Any], path: str | Path, name: str
 ) -> None:
@@ -392,11 +428,11 @@ def load_weights(
 
     The network is then as it was: torch has taken what fits before it says what does not.
     """
-    before = plain(network.state_dict())
+    before = _numbers(network)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        network.load_state_dict(before)
+        network.load_state_dict(before, strict=False)
         raise ValueError(
             f"{name} has other weights than {path}, expected the network that was saved: {error}"
         ) from error
@@ -527,29 +563,32 @@ def _is_json(value: Any) -> bool:
         return False
 
 
+_READ_BACK = {bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device}
+
+
 def plain(value: Any) -> Any:
     """A copy that nothing changes, of what is read back: numpy's numbers and enums are not.
 
     Raises:
-        ValueError: if there is something else than tensors, arrays, numbers, strings, None, lists,
-            tuples and dictionaries.
+        ValueError: if there is what no file of numbers and words holds, a Path, say.
     """
     if isinstance(value, dict):
         return {plain(key): plain(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    for kind in (list, tuple, set):
+        if isinstance(value, kind):
+            return kind(map(plain, value))
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):
         return torch.tensor(value)
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or type(value) in _READ_BACK:
         return value
     for kind, convert in {int: int.__int__, float: float.__float__, str: str.__str__}.items():
         if isinstance(value, kind):
             return convert(value)
     raise ValueError(
         f"{value!r} is a {type(value).__name__}, which no checkpoint holds, expected tensors, "
-        "numbers, strings, None, lists, tuples or dictionaries"
+        "numbers, strings, None, lists, tuples, sets or dictionaries"
     )

@@ -273,13 +273,13 @@ def test_a_curve_begins_as_the_stored_one_does(task, monkeypatch):
 
     def stops(self, rollout):
         calls.append(0)
-        if len(calls) == 5:
+        if len(calls) == 3:
             raise ValueError
         return real(self, rollout)
 
     monkeypatch.setattr(PPO, "update", stops)
     stored = bugs.load(BOOK / "_data" / "bugs.json")[task]["right"][0]
-    assert bugs.curve(task, seed=0)[:4] == pytest.approx(stored[:4].tolist(), abs=0.02)
+    assert bugs.curve(task, seed=0)[:2] == pytest.approx(stored[:2].tolist(), abs=0.02)
 
 
 def test_the_score_on_the_ledge_is_the_worth_of_the_policy_as_it_is():

@@ -200,11 +200,14 @@ class Deaf(gym.Env):
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_processes_of_environments_leave_signals_to_the_one_that_ends_them(vectorization):
+    before = {x: signal.signal(x, signal.SIG_DFL) for x in (signal.SIGINT, signal.SIGHUP)}
     envs = make_envs(Deaf, 1, vectorization=vectorization)
     try:
         assert envs.reset(seed=0)[0].tolist() == [[float(vectorization == "async")] * 2]
     finally:
         close_envs(envs)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Slow(gym.Env):

@@ -2,7 +2,7 @@
 
 A *case* is what is varied, and a *run* is one case with one seed.  A run gives columns: numbers,
 or lists of numbers.  What is stored says what the runs were made with; runs of other settings,
-another processor, another commit or another torch are not added to it.
+another processor, commit, Python, torch, gymnasium or numpy are not added to it.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def _alone() -> None:
 
 def again(command: str) -> str:
     """What makes the runs of this process again: the command, unless other seeds were asked for."""
-    if "--first" not in sys.argv:
+    if not any(word.partition("=")[0] == "--first" for word in sys.argv):
         return command
     kernels = os.environ.get("ATEN_CPU_CAPABILITY")
     told = [] if kernels is None else [f"ATEN_CPU_CAPABILITY={kernels}"]
@@ -136,7 +136,7 @@ def processor() -> str:
 
 def arguments(doc: str, *, cases: Iterable[str] = ()) -> argparse.ArgumentParser:
     """What every command takes: seeds, the first of them, cases if any, a file, processes."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--seeds", type=int, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds, 200 say")
     if named := list(cases):

@@ -338,7 +338,8 @@ class Session:
         """Note a test that fails, and end a mutant's process at once; and what tests share."""
         took = sum(os.times()[:4]) - self.began
         if report.when == "setup" and took > 1:  # what a later test of the file need not set up
-            self.shared[file_of(report.nodeid)] += took
+            file = file_of(report.nodeid)
+            self.shared[file] = max(self.shared[file], took)
             self.began += took
         if report.failed:
             self.failed.append(report.nodeid)

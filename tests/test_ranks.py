@@ -162,6 +162,7 @@ def saved(folder):
     dist.barrier()
     loaded = ParallelPPO.load(folder / "agent.pt")
     opening = loaded.collector.obs.clone()
+    held = ["refusal" not in part for part in loaded.running()]
     loaded.learn()
     trainer.learn()
     pairs = [(state_of(loaded)[key], x) for key, x in state_of(trainer).items()]
@@ -170,6 +171,7 @@ def saved(folder):
         "vector": state_of(loaded)["vector"],
         "steps": loaded.env_steps,
         "anew": loaded.anew,
+        "held": held,
         "as one that was not": all(torch.equal(a, b) for a, b in pairs),
     }
 
@@ -309,6 +311,7 @@ def test_a_saved_run_goes_on_in_all_processes_in_episodes_of_their_own(two):
     assert first["steps"] == second["steps"] == 256
     for found in (first, second):
         assert found["anew"] == ""
+        assert found["held"] == [True, True]  # and would be saved again
         assert found["as one that was not"]
     assert torch.equal(first["vector"], second["vector"])
     seen = {tuple(obs) for found in (first, second) for obs in found["opening"].tolist()}

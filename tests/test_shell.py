@@ -391,6 +391,15 @@ for error in (ValueError, OSError, SystemExit, RuntimeError):
 gym.register("tests/Endless-v0", Failing)
 
 
+class Far(Failing):
+    """Its actions are far from those of a policy that starts."""
+
+    action_space = gym.spaces.Box(-500, 500, (1,))
+
+
+gym.register("tests/Far-v0", Far)
+
+
 def test_an_environment_that_goes_to_another_folder_takes_nothing_with_it(command, tmp_path):
     (tmp_path / "away").mkdir()
 
@@ -1276,6 +1285,11 @@ def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():
 def test_help_names_the_command_as_it_was_typed(words, command):
     _, out, _ = command(*words, "--help")
     assert words_of(out).startswith(f"usage: python -m ppo_lib {words[0]} ")
+
+
+@pytest.mark.filterwarnings("default:action_space is")
+def test_what_is_warned_of_is_a_line(command):
+    assert command("tests/Far-v0", *SHORT)[2].startswith("warning: action_space is Box(-500.0, 5")
 
 
 def test_an_option_is_written_in_full(command):

@@ -90,7 +90,7 @@ class Evaluate:
     """A file for a film of one more episode: .gif, .webp or .png."""
 
 
-def train(env_id: str | None, options: Train, *, named: bool = True) -> int:
+def train(env_id: str | None, options: Train, *, named: bool) -> int:
     """Train, with a checkpoint from the start on, now and then, and whatever ends it.
 
     Args:
@@ -328,7 +328,7 @@ def _train_as(resume: Path) -> Train:
         config |= {"device": "cpu"}
     if kept.get("tensorboard") is not None:
         kept |= {"tensorboard": Path(kept["tensorboard"])}
-    return Train(resume, resume=resume, config=PPOConfig(**config), **kept)
+    return Train(resume, config=PPOConfig(**config), **kept)
 
 
 def _whole_numbers(words: list[str]) -> list[str]:

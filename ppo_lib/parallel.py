@@ -66,6 +66,7 @@ class ParallelPPO(PPO):
         if share > 0:
             step = super().gradient(own)
         else:
+            self.optimizer.zero_grad()
             step = Step(*[own.log_probs] * 2, own.dist_params, *[own.log_probs] * 2)
         trained = [p for p in self.parameters if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in trained]

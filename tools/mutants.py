@@ -1,6 +1,7 @@
 """Mutants: every place where the library computes is changed, and the tests must notice.
 
-Usage: ``python tools/mutants.py [ROOM …] [--share S] [--tests FILE …]``; without a name, every room.
+Usage: ``python tools/mutants.py [ROOM …] [--share S] [--tests FILE …]``; without a room,
+every one.
 
 A mutant is the library with one change: an operator, a bound, a number, a switch, a minus sign, a
 keyword, a statement.  It is dead when a test of ``tests/`` fails, or does not end.  One that lives

@@ -961,6 +961,14 @@ def test_an_environment_that_the_file_does_not_name_has_to_be_named(command):
         assert (status, out.split(":")[0]) == (0, env_id.split(":")[0])
 
 
+def test_what_is_not_asked_for_is_as_the_help_and_the_pages_say():
+    told = {"episodes": 20, "seed": 10_000, "draw": False, "env": None, "film": None}
+    assert vars(shell.Evaluate(Path("a.pt"))) == {"checkpoint": Path("a.pt")} | told
+    told = {"resume": None, "eval_every": None, "eval_episodes": 20, "tensorboard": None}
+    expected = {"checkpoint": Path("a.pt"), "config": PPOConfig()} | told
+    assert vars(shell.Train(Path("a.pt"))) == expected
+
+
 def test_evaluation_plays_20_episodes_from_seed_10000_on(command):
     trainer = an_agent("a.pt", seed=2)
     returns = [play_by_hand(trainer.policy, seed)[0] for seed in range(10_000, 10_020)]

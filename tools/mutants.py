@@ -403,6 +403,12 @@ def forked(work: Callable[[], object], *, seconds: float, quiet: bool = True) ->
     return None if status in (-signal.SIGXCPU, -signal.SIGKILL) else status
 
 
+@functools.cache
+def text_of(file: str) -> str:
+    """What stands in a file of tests."""
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
 def file_of(test: str) -> str:
     """The file of a test."""
     return test.partition("::")[0]
@@ -418,9 +424,11 @@ class Baseline(NamedTuple):
     def tests(self, room: str, function: int, cap: float = CAP) -> list[str]:
         """Those that could notice, file by file, the quickest first, up to `CAP` seconds."""
         touched = set(self.calls.get((room, function), ()))
-        if not touched:  # it is called, or read, at import: by tests of files that call the room
+        if not touched:  # it is called, or read, at import: by tests of files that call or name it
             calls = (tests for (r, _), tests in self.calls.items() if r == room)
             files = {file_of(test) for tests in calls for test in tests}
+            name = room.rpartition(".")[2]
+            files |= {file for file in set(map(file_of, self.seconds)) if name in text_of(file)}
             touched = {test for test in self.seconds if file_of(test) in files}
         own = f"test_{room.rpartition('.')[2]}.py"
         cost: Counter[str] = Counter()

@@ -728,6 +728,14 @@ def test_a_run_that_goes_on_elsewhere_takes_its_best_agent_with_it(command, monk
     assert (status, "best agent" in out) == (0, False)
 
 
+def test_a_run_that_goes_on_writes_its_history_to_where_it_did(command, tmp_path):
+    words = ("--tensorboard", "logs", "--checkpoint", "a.pt")
+    assert command("CartPole-v1", *SHORT, *words)[0] == 0
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+    assert command("--resume", "a.pt", "--total-steps", 45)[0] == 0
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+
+
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_an_agent_that_could_not_be_kept_has_the_status_of_a_failure(which, command, monkeypatch):
     kept = {"last": keep.Keeper, "best": best.KeepBest}[which]

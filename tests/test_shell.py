@@ -1282,6 +1282,24 @@ def test_what_ends_an_update_at_once_is_told_as_the_first_that_came(
     assert PPO.load("a.pt").env_steps == 15
 
 
+def test_an_update_that_fails_as_a_signal_comes_has_stopped_for_it(command, monkeypatch):
+    # A signal comes to the processes of environments, too, and these may end at once.
+    update = PPO.update
+
+    def broken(self, rollout):
+        if self.env_steps == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise BrokenPipeError("a process has ended")
+        return update(self, rollout)
+
+    monkeypatch.setattr(PPO, "update", broken)
+    status, out, err = command("CartPole-v1", *SHORT, "--checkpoint", "a.pt")
+    told = "the update in which SIGTERM came has failed: BrokenPipeError('a process has ended')\n"
+    assert (status, err) == (128 + signal.SIGTERM, told)
+    assert "\nstopped by SIGTERM: --resume a.pt goes on\n" in out
+    assert PPO.load("a.pt").env_steps == 15
+
+
 def test_signals_are_handled_while_it_trains_and_what_is_ignored_stays_so():
     before = {name: signal.getsignal(name) for name in (signal.SIGHUP, signal.SIGTERM)}
     try:

@@ -179,12 +179,16 @@ def saved(folder):
 def interrupted():
     """Ctrl-C in the second of two processes, in the second update.
 
-    Updates until the end, the status, and what was said.
+    Updates until the end, the status, what was said, and whether a bar was asked for.
     """
     from ppo_lib.shell import command
 
     words = ["CartPole-v1", "--total-steps", "1280", "--num-envs", "4", "--num-steps", "32"]
-    updates, update = [], ParallelPPO.update
+    updates, update, bars, learn = [], ParallelPPO.update, [], ParallelPPO.learn
+
+    def watched(self, *callbacks, show_progress=True):
+        bars.append(show_progress)
+        return learn(self, *callbacks, show_progress=show_progress)
 
     def press(self, rollout):
         updates.append(None)
@@ -192,13 +196,13 @@ def interrupted():
             os.kill(os.getpid(), signal.SIGINT)
         return update(self, rollout)
 
-    ParallelPPO.update, said = press, io.StringIO()
+    ParallelPPO.update, ParallelPPO.learn, said = press, watched, io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             status = command.run([*words, "--minibatch-size", "28", "--vectorization", "sync"])
     finally:
-        ParallelPPO.update = update
-    return len(updates), status, said.getvalue()
+        ParallelPPO.update, ParallelPPO.learn = update, learn
+    return len(updates), status, said.getvalue(), bars
 
 
 def as_one_of_two(me, folder):
@@ -405,9 +409,13 @@ def test_ctrl_c_in_one_process_stops_both_after_the_same_update(two):
 
 def test_every_process_says_what_has_stopped_it_though_the_signal_came_to_one(two):
     for rank, found in enumerate(two):
-        _, status, said = found["interrupted"]
+        _, status, said, _ = found["interrupted"]
         assert status == 130  # 128 and SIGINT's 2
         assert ("stopped by SIGINT: --resume checkpoints/" if rank == 0 else "rank 1: stop") in said
+
+
+def test_one_process_draws_a_bar(two):
+    assert [found["interrupted"][3] for found in two] == [[True], [False]]
 
 
 def test_torchrun_trains_one_agent_and_prints_once(tmp_path):

@@ -170,8 +170,12 @@ _IS_KIND: dict[str, Callable[[Any], bool]] = {
 
 def state_of(trainer: Any) -> dict[str, Any]:
     """What `PPO.state_dict` gives."""
-    history = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
-    return plain(state_without_history(trainer) | history)
+    return plain(state_without_history(trainer) | history_of(trainer))
+
+
+def history_of(trainer: Any) -> dict[str, list[Any]]:
+    """What grows with the run, the trainer's own lists."""
+    return {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
 
 
 def state_without_history(trainer: Any) -> dict[str, Any]:
@@ -224,8 +228,7 @@ def restore(trainer: Any, state: dict[str, Any]) -> str:
     Raises:
         ValueError: if the state is not of such a trainer, which is then as it was.
     """
-    history = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
-    before = plain(state_without_history(trainer)) | history
+    before = plain(state_without_history(trainer)) | history_of(trainer)
     try:
         missing = sorted(before.keys() - state.keys())
         require(not missing, f"it has no {missing}")
@@ -385,7 +388,8 @@ def load_trainer(
         )
         bounds = bounds or _bounds(trainer.policy)
         for name in ("policy", "critic"):
-            load_weights(getattr(trainer, name), state[name], path, name)
+            if name not in own:
+                load_weights(getattr(trainer, name), state[name], path, name)
         trainer.load_state_dict(state)
         trainer.policy.load_state_dict(bounds, strict=False)  # of the environment that is there
     except BaseException:

@@ -24,6 +24,11 @@ from stored import store, versions
 ROOT = Path(__file__).resolve().parents[1]
 #: What training depends on, for git.
 LIBRARY = ("ppo_lib", ":!ppo_lib/book", ":!ppo_lib/shell", ":!ppo_lib/language")
+#: What the language models depend on.
+LANGUAGE = (
+    "ppo_lib/language",
+    *(f"ppo_lib/{room}.py" for room in ("distributions", "objectives", "returns", "validate")),
+)
 Run = Any  #: what one run gives: columns by name, unless a subclass stores something else
 Job = tuple[str, int]  #: a case and a seed
 

@@ -7,16 +7,13 @@ Divergences are in nats.
 
 from typing import Any
 
-from experiments import ROOT, Experiment, Job, Run, arguments, seeds_of
+from experiments import LANGUAGE, ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib.book import language
 from ppo_lib.language import world
 
 DATA = ROOT / "book" / "_data" / "language.json"
-CODE = ("ppo_lib/language", "ppo_lib/book/language.py", "tools/language.py")
-CODE += tuple(
-    f"ppo_lib/{room}.py" for room in ("distributions", "objectives", "returns", "validate")
-)
+CODE = (*LANGUAGE, "ppo_lib/book/language.py", "tools/language.py")
 SEEDS = 20
 BETA = 0.3  #: where settings are changed, and mistakes are planted
 

@@ -8,7 +8,7 @@ so all or none.  A command that was interrupted goes on where it stopped.
 from copy import deepcopy
 
 import torch
-from experiments import ROOT, Experiment, Job, Run, arguments, seeds_of
+from experiments import LANGUAGE, ROOT, Experiment, Job, Run, arguments, seeds_of
 
 from ppo_lib.language import reviews
 from ppo_lib.language.tokens import sequence_sum
@@ -25,10 +25,7 @@ from ppo_lib.language.tuning import (
 )
 
 DATA = ROOT / "book" / "_data" / "language_model.json"
-CODE = ("ppo_lib/language", "tools/language_model.py")
-CODE += tuple(
-    f"ppo_lib/{room}.py" for room in ("distributions", "objectives", "returns", "validate")
-)
+CODE = (*LANGUAGE, "tools/language_model.py")
 BETAS, SEEDS = (0.0, 0.05, 0.5, 0.1, 0.02), 10
 UPDATES, TEXTS = 45, 4000
 CURVES = ("score", "gold", "grammatical", "kl")

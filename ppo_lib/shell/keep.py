@@ -14,7 +14,13 @@ from typing import Any, Self
 
 import torch
 
-from ppo_lib.checkpoint import behind_links, plain, state_without_history, write_checkpoint
+from ppo_lib.checkpoint import (
+    behind_links,
+    history_of,
+    plain,
+    state_without_history,
+    write_checkpoint,
+)
 from ppo_lib.ppo import PPO
 
 try:
@@ -107,8 +113,7 @@ class Keeper:
         self.steps = trainer.env_steps
         self._state = plain(state_without_history(trainer)) | {"options": self.options}
         # Of what only ever becomes longer its length says enough.
-        kept = {"rows": trainer.history.rows, "episodes": trainer.history.episodes}
-        self._history = {name: (rows, len(rows)) for name, rows in kept.items()}
+        self._history = {name: (rows, len(rows)) for name, rows in history_of(trainer).items()}
         self._written = False
 
     def _write(self) -> None:
